@@ -1,0 +1,279 @@
+"""Feature assignments: which models serve a feature, in which order, with which prompt and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, status
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, joinedload, selectinload
+
+from admin_api import features, fields
+from admin_api.fields import Seconds, Stamps
+from admin_api.pagination import Page, PageQuery, page_of
+from admin_api.providers import Changes
+from admin_api.refusals import Invalid, NotFound, pointer
+from admin_api.security import Current, GuardedRoute, allow_reading, allow_writing
+from admin_api.serving import check_targets
+from admin_api.sessions import Reading, Writing
+from routing import prompts
+from routing.errors import ConfigurationError
+from store.tables import AssignmentTarget, FeatureAIAssignment, PromptTemplate, new_id
+from store.tables import Feature as FeatureRow
+
+router = APIRouter(prefix="/feature-assignments", tags=["feature-assignments"], route_class=GuardedRoute)
+
+_Template = Annotated[
+    Annotated[str, StringConstraints(max_length=100_000)] | None,
+    Field(description="Jinja over the members of the job's input; `input` is the whole."),
+]
+
+
+class Target(BaseModel):
+    """One model of an assignment; position 0 is tried first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model_id: Annotated[UUID, Field(description="Id of the row in /models.")]
+    position: Annotated[int | None, Field(ge=0, le=99, description="By default its place in the list.")] = None
+
+
+class PromptBody(fields.Body):
+    """A prompt as clients send it. Null: the capability's default."""
+
+    READ_ONLY: ClassVar[frozenset[str]] = frozenset({"version"})
+
+    system: _Template = None
+    user: _Template = None
+
+
+class AssignmentBody(fields.Body):
+    """An assignment as clients send it.
+
+    `model_id` and `backup_model_id` are short for targets 0 and 1; send them or `targets`, or both where they
+    agree. Each change of the prompt is kept as its next version.
+    """
+
+    READ_ONLY: ClassVar[frozenset[str]] = fields.Body.READ_ONLY | {"feature_id"}
+
+    feature_name: features.FeatureName
+    model_id: UUID | None = None
+    backup_model_id: UUID | None = None
+    targets: Annotated[list[Target] | None, Field(max_length=20)] = None
+    strategy: Literal["priority"] = "priority"
+    prompt_template: PromptBody | None = None
+    parameters: Annotated[
+        fields.JsonObject, Field(description="Over the model's default_parameters; null unsets one of them.")
+    ] = {}
+    max_retries: Annotated[int, Field(ge=0, le=20)] = 3
+    retry_delay_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 2.0
+    timeout_seconds: Annotated[Seconds | None, Field(description="Of one call.")] = None
+    deadline_seconds: Annotated[
+        Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None,
+        Field(description="Of a job that names none itself."),
+    ] = None
+    use_any_active_model: Annotated[
+        bool, Field(description="Last resort: any active model that has the capability.")
+    ] = False
+    is_active: bool = True
+
+
+class ShownTarget(BaseModel):
+    model_id: UUID
+    position: int
+
+
+class Prompt(BaseModel):
+    """A prompt as the API shows it. `version` counts the feature's prompts."""
+
+    system: str | None
+    user: str | None
+    version: int
+
+
+class Assignment(Stamps):
+    """An assignment as the API shows it, its models in both forms."""
+
+    feature_name: str
+    model_id: UUID | None
+    backup_model_id: UUID | None
+    targets: list[ShownTarget]
+    strategy: str
+    prompt_template: Prompt | None
+    parameters: fields.JsonObject
+    max_retries: int
+    retry_delay_seconds: float
+    timeout_seconds: float | None
+    deadline_seconds: float | None
+    use_any_active_model: bool
+    is_active: bool
+
+
+class AssignmentQuery(PageQuery):
+    feature: features.FeatureName | None = None
+    is_active: bool | None = None
+
+
+_COLUMNS = (
+    *("strategy", "parameters", "max_retries", "retry_delay_seconds", "timeout_seconds", "deadline_seconds"),
+    *("use_any_active_model", "is_active"),
+)
+_WHOLE = (
+    joinedload(FeatureAIAssignment.feature),
+    joinedload(FeatureAIAssignment.prompt_template),
+    selectinload(FeatureAIAssignment.targets),
+)
+
+
+@router.get("")
+@allow_reading
+def list_assignments(query: Annotated[AssignmentQuery, Query()], session: Reading) -> Page[Assignment]:
+    """Assignments, oldest first."""
+    wanted = select(FeatureAIAssignment).options(*_WHOLE)
+    if query.feature is not None:
+        wanted = wanted.join(FeatureRow).where(FeatureRow.name == query.feature)
+    if query.is_active is not None:
+        wanted = wanted.where(FeatureAIAssignment.is_active == query.is_active)
+    rows, cursor = page_of(session, wanted, query, by=[FeatureAIAssignment.id])
+    return Page(items=[_shown(row) for row in rows], next_cursor=cursor)
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+@allow_writing
+def create_assignment(body: AssignmentBody, session: Writing, caller: Current) -> Assignment:
+    """Assign models to a feature that has none assigned."""
+    feature = session.scalar(select(FeatureRow).where(FeatureRow.name == body.feature_name))
+    if feature is None:
+        raise Invalid(f"There is no feature {body.feature_name!r}. GET /features.", field="feature_name")
+    row = FeatureAIAssignment(
+        id=new_id(), feature=feature, prompt_template=None, targets=[], created_by=caller.admin_id
+    )
+    session.add(row)
+    return _written(session, row, body, caller.admin_id)
+
+
+@router.get("/{assignment_id}")
+@allow_reading
+def get_assignment(assignment_id: UUID, session: Reading) -> Assignment:
+    """One assignment."""
+    return _shown(_found(session, assignment_id))
+
+
+@router.put("/{assignment_id}")
+@allow_writing
+def replace_assignment(
+    assignment_id: UUID, body: AssignmentBody, session: Writing, caller: Current
+) -> Assignment:
+    """Replace an assignment; what is absent gets its default. Jobs that start from now on see it."""
+    return _written(session, _found(session, assignment_id), body, caller.admin_id)
+
+
+@router.patch("/{assignment_id}", openapi_extra=fields.patch_of(AssignmentBody))
+@allow_writing
+def change_assignment(
+    assignment_id: UUID, changes: Changes, session: Writing, caller: Current
+) -> Assignment:
+    """Change some members. A `model_id` or `backup_model_id` alone replaces that target and keeps the others;
+    a `prompt_template` keeps whichever of system and user it does not name."""
+    row = _found(session, assignment_id)
+    body = fields.merged(_current(row, changes), _with_whole_prompt(row, changes))
+    return _written(session, row, body, caller.admin_id)
+
+
+@router.delete("/{assignment_id}", status_code=status.HTTP_204_NO_CONTENT)
+@allow_writing
+def delete_assignment(assignment_id: UUID, session: Writing) -> None:
+    """Remove an assignment. Its feature serves no jobs until it gets another."""
+    row = _found(session, assignment_id)
+    session.execute(FeatureAIAssignment.__table__.delete().where(FeatureAIAssignment.id == row.id))
+
+
+def _found(session: Session, assignment_id: UUID) -> FeatureAIAssignment:
+    row = session.get(FeatureAIAssignment, assignment_id, options=_WHOLE)
+    if row is None:
+        raise NotFound(f"There is no feature assignment {assignment_id}.")
+    return row
+
+
+def _written(
+    session: Session, row: FeatureAIAssignment, body: AssignmentBody, admin_id: UUID | None
+) -> Assignment:
+    if body.feature_name != row.feature.name:
+        raise Invalid("An assignment stays with its feature. Add one to the other feature.", field="feature_name")
+    targets = _targets(body)
+    check_targets(session, row, targets, body.parameters)
+    for name in _COLUMNS:
+        setattr(row, name, getattr(body, name))
+    row.updated_by, row.updated_at = admin_id, func.now()
+    _set_prompt(session, row, body.prompt_template, admin_id)
+    session.flush()
+    _set_targets(session, row, [model_id for model_id, _ in targets])
+    return _shown(row)
+
+
+# --- targets ------------------------------------------------------------------------------------------
+
+
+def _targets(body: AssignmentBody) -> list[tuple[UUID, str]]:
+    """The models in order, each with the field it came from. Raises Invalid where the two forms clash."""
+    listed = _listed(body.targets) if body.targets else []
+    short = [(body.model_id, "model_id"), (body.backup_model_id, "backup_model_id")]
+    given = [(model_id, field) for model_id, field in short if model_id is not None]
+    if not listed:
+        if body.model_id is None:
+            raise Invalid("Name the model that serves the feature, by its id in /models.", field="model_id")
+        listed = given
+    for model_id, field in given:
+        place = 0 if field == "model_id" else 1
+        if place >= len(listed) or listed[place][0] != model_id:
+            raise Invalid(f"This is not target {place}. Send {field} or targets, or make them agree.", field=field)
+    seen: set[UUID] = set()
+    for model_id, field in listed:
+        if model_id in seen:
+            raise Invalid("This model stands there already. A backup must be another model.", field=field)
+        seen.add(model_id)
+    return listed
+
+
+def _listed(targets: Sequence[Target]) -> list[tuple[UUID, str]]:
+    placed = sorted(
+        (index if target.position is None else target.position, index, target.model_id)
+        for index, target in enumerate(targets)
+    )
+    if [position for position, _, _ in placed] != list(range(len(placed))):
+        raise Invalid(f"Positions must count from 0 to {len(placed) - 1}, each once.", field="targets")
+    return [(model_id, pointer(["targets", index, "model_id"])) for _, index, model_id in placed]
+
+
+def _set_targets(session: Session, row: FeatureAIAssignment, wanted: Sequence[UUID]) -> None:
+    if [target.model_id for target in row.targets] == list(wanted):
+        return
+    row.targets.clear()
+    session.flush()  # the old positions must be gone before the new ones come
+    row.targets.extend(
+        AssignmentTarget(position=position, model_id=model_id) for position, model_id in enumerate(wanted)
+    )
+    session.flush()
+
+
+def _current(row: FeatureAIAssignment, changes: Mapping[str, object]) -> AssignmentBody:
+    """The stored assignment as a body, its targets in the form in which `changes` names them."""
+    ids = [target.model_id for target in row.targets]
+    short = dict(zip(("model_id", "backup_model_id"), ids, strict=False))
+    current = AssignmentBody.of(row).model_copy(update={"feature_name": row.feature.name})
+    named = changes.keys() & {"model_id", "backup_model_id"}
+    if "targets" in changes or (named and len(ids) <= 2):
+        return current.model_copy(update={"targets": None} | ({} if "targets" in changes else short))
+    ...
+    return current
+
+
+def _with_whole_prompt(row: FeatureAIAssignment, changes: Mapping[str, object]) -> Mapping[str, object]:
+    sent, stored = changes.get("prompt_template"), row.prompt_template
+    if not isinstance(sent, Mapping) or stored is None:
+        return changes
+    whole = {"system": stored.system_template, "user": stored.user_template, **sent}
+    return {**changes, "prompt_template": whole}

@@ -1,0 +1,234 @@
+"""Errors → `application/problem+json` (RFC 9457): the only module that knows which error is which HTTP answer.
+
+Every answer has `type`, `title`, `status`, `detail` and `errors`, a list of `{field, message}`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any
+
+import psycopg
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import OperationalError as EngineError
+from sqlalchemy.exc import TimeoutError as EngineTimeout
+from starlette.exceptions import HTTPException
+
+from admin_api.refusals import (
+    Conflict,
+    FieldError,
+    Forbidden,
+    Invalid,
+    Malformed,
+    NotFound,
+    Refused,
+    TooLarge,
+    Unauthenticated,
+    WrongMediaType,
+    pointer,
+)
+from routing.errors import ConfigurationError, InputRejected, NoAccess, RoutingError, UnknownFeature
+from store.database import UNAVAILABLE
+from store.vault import VaultError
+from workers.artifacts import ArtifactError
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 5
+
+_REFUSALS: Mapping[type[Refused], HTTPStatus] = {
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
+    NotFound: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+    Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Malformed: HTTPStatus.BAD_REQUEST,
+    WrongMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+}
+
+_ROUTING: Mapping[type[RoutingError], HTTPStatus] = {
+    UnknownFeature: HTTPStatus.UNPROCESSABLE_ENTITY,
+    InputRejected: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ConfigurationError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NoAccess: HTTPStatus.FORBIDDEN,
+}
+
+_CONSTRAINTS: Mapping[str, tuple[str, str]] = {
+    "uq_ai_providers_slug": ("slug", "Another provider has this slug. Choose another."),
+    "uq_ai_models_provider_id_model_id": ("model_id", "The provider has this model already. Change that one."),
+    "uq_features_name": ("name", "Another feature has this name. Choose another."),
+    "uq_feature_ai_assignments_feature_id": (
+        "feature_name",
+        "The feature has an assignment already. Change that one.",
+    ),
+}
+
+
+class FieldProblem(BaseModel):
+    """One field of a problem answer."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """The body of every answer that is not a success (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem]
+
+
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "The request is refused; `errors` names the fields.",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    },
+    "503": {
+        "description": "The database cannot be reached. Nothing was written; try again after `Retry-After`.",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    },
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem answer."""
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RoutingError, _routing)
+    app.add_exception_handler(VaultError, _vault)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(IntegrityError, _integrity)
+    app.add_exception_handler(DataError, _data)
+    for unavailable in (*UNAVAILABLE, EngineError, EngineTimeout, ArtifactError):
+        app.add_exception_handler(unavailable, _unavailable)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def problem(
+    status: HTTPStatus,
+    detail: str,
+    *,
+    kind: str | None = None,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A problem answer. `kind` ends its `type`, a URN that programs may switch on."""
+    word = kind or status.phrase.lower().replace(" ", "-")
+    content = {
+        "type": f"urn:orrery:problem:{word}",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": detail,
+        "errors": [asdict(error) for error in errors],
+    }
+    return JSONResponse(content, status, headers, media_type="application/problem+json")
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refused)  # noqa: S101 - the handler is registered for nothing else
+    status = next(_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS)
+    headers = _challenge(error.presented) if isinstance(error, Unauthenticated) else None
+    return problem(status, error.message, errors=error.errors, headers=headers)
+
+
+def _challenge(presented: bool) -> dict[str, str]:
+    """RFC 6750: without a credential the challenge carries no error code."""
+    return {"WWW-Authenticate": 'Bearer realm="orrery"' + (', error="invalid_token"' if presented else "")}
+
+
+async def _routing(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RoutingError)  # noqa: S101 - the handler is registered for nothing else
+    status = next((_ROUTING[kind] for kind in type(error).__mro__ if kind in _ROUTING), None)
+    if status is None:
+        return await _unexpected(request, error)
+    field = error.field.lstrip("/") if isinstance(error, InputRejected) else "feature"
+    named = FieldError(field or "input", error.message)
+    return problem(status, error.message, kind=error.error_class, errors=[named])
+
+
+async def _vault(request: Request, error: Exception) -> JSONResponse:
+    return problem(
+        HTTPStatus.CONFLICT, str(error), kind="unsealable-key", errors=[FieldError("api_key", str(error))]
+    )
+
+
+async def _validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler is registered for nothing else
+    errors = [FieldError(pointer(found["loc"][1:]), _said(found)) for found in error.errors()]
+    fields = ", ".join(dict.fromkeys(error.field or "the body" for error in errors))
+    return problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, f"The request is not valid. See errors: {fields}.", errors=errors
+    )
+
+
+def _said(found: Mapping[str, Any]) -> str:
+    if found["type"] == "extra_forbidden":
+        return "There is no such field. Check its name, or remove it."
+    if found["type"] == "missing":
+        return "This field is required."
+    return str(found["msg"]).removeprefix("Value error, ")
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for nothing else
+    detail = error.detail
+    if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
+        detail = "There is nothing at this address. /openapi.json lists what there is."
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.method} is not possible here. See /openapi.json."
+    return problem(HTTPStatus(error.status_code), detail, headers=error.headers)
+
+
+async def _integrity(request: Request, error: Exception) -> JSONResponse:
+    found = error.orig if isinstance(error, IntegrityError) else None
+    name = found.diag.constraint_name if isinstance(found, psycopg.Error) else None
+    if name in _CONSTRAINTS:
+        field, message = _CONSTRAINTS[name]
+        return problem(HTTPStatus.CONFLICT, message, errors=[FieldError(field, message)])
+    return await _unexpected(request, error)
+
+
+async def _data(request: Request, error: Exception) -> JSONResponse:
+    """PostgreSQL's own verdict on a value that got past the models, without quoting the value."""
+    code = _sqlstate(error)
+    logger.warning("PostgreSQL refused a value (SQLSTATE %s) at %s", code, request.url.path)
+    return problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, f"A value cannot be stored (SQLSTATE {code}): too large or out of range."
+    )
+
+
+async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    if (_sqlstate(error) or "").startswith("54"):  # program limit exceeded: the value is at fault, not the server
+        return await _data(request, error)
+    logger.warning("A store does not answer: %s", type(error).__name__)
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "A store behind the API does not answer. Nothing was written; try again.",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    incident = secrets.token_hex(6)
+    logger.error("Incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        f"Something unforeseen happened. Nothing was written. The server's log has incident {incident}.",
+    )
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return cause.sqlstate if isinstance(cause, psycopg.Error) else None

@@ -1,0 +1,118 @@
+"""Tries a provider: its protocol's free credential check, really sent."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+from pydantic import BaseModel
+
+from admin_api.refusals import NotFound
+from admin_api.services import Services
+from routing.errors import RoutingError, ServerError
+from routing.providers import classify, probe
+from routing.providers.wire import HttpResponse, scrubbed
+from routing.transport import Transport
+from routing.values import Provider
+from store.database import Role, conninfo
+from store.vault import Sealed
+
+_TIMEOUT_SECONDS = 15.0
+_MODELS_SHOWN = 20
+
+
+class Verdict(BaseModel):
+    """What trying a provider came to. `status` is the provider's HTTP status, null where none came."""
+
+    ok: bool
+    status: int | None
+    latency_ms: int
+    error_class: str | None = None
+    message: str
+    models: list[str] = []
+
+
+def probed(transport: Transport, provider: Provider, key: str | None) -> Verdict:
+    """Ask the provider for its models. Whatever it answers is a verdict, not an error."""
+    started = time.monotonic()
+    response: HttpResponse | None = None
+    try:
+        sent = transport.send(probe(provider, key), timeout=_TIMEOUT_SECONDS, provider=provider)
+        response = scrubbed(sent, key)
+        if response.status >= 400:
+            raise classify(provider, response)
+        models = _models(response)
+    except RoutingError as error:
+        return Verdict(
+            ok=False,
+            status=response.status if response else None,
+            latency_ms=_since(started),
+            error_class=error.error_class,
+            message=error.message,
+        )
+    return Verdict(
+        ok=True,
+        status=response.status,
+        latency_ms=_since(started),
+        message="The provider answered." if models else "The provider answered, but lists no models.",
+        models=models[:_MODELS_SHOWN],
+    )
+
+
+_STORED = """
+SELECT id, slug, type AS protocol, base_url, api_version, organization, settings, sealed_key, key_version,
+       allow_shared_for_normal_admins, allow_private_network, timeout_seconds, is_active
+FROM ai_providers WHERE id = %s"""
+
+
+def stored_provider(using: Services, provider_id: UUID) -> tuple[Provider, str | None]:
+    """A stored provider and its key.
+
+    The API's role cannot read keys, by column grant; only here, where an administrator asks for a call with
+    the stored key, a connection of the worker's role is opened, for this one row.
+
+    Raises NotFound, or VaultError for a key that does not open.
+    """
+    target = conninfo(using.settings.database(), Role.WORKER, application="orrery api test")
+    with psycopg.connect(target, autocommit=True, row_factory=dict_row) as db:
+        row = db.execute(_STORED, [provider_id]).fetchone()
+    if row is None:
+        raise NotFound(f"There is no provider {provider_id}.")
+    blob = row.pop("sealed_key")
+    provider = Provider(sealed_key=None if blob is None else Sealed(blob), **row)
+    if provider.sealed_key is None:
+        return provider, None
+    key = using.vault.open(
+        provider.sealed_key,
+        table="ai_providers",
+        row=str(provider.id),
+        field="api_key",
+        version=provider.key_version,
+    )
+    return provider, key
+
+
+def _since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
+
+
+def _models(response: HttpResponse) -> list[str]:
+    """Ids of a model list: `{"data": [{"id": ...}]}`, or a bare list where a vendor answers one.
+
+    Raises ServerError for what is no JSON: then base_url leads to some web page.
+    """
+    try:
+        document: Any = json.loads(response.body)
+    except ValueError:
+        raise ServerError(
+            "The address answered, but not with JSON. Check base_url: see the vendor's own client.",
+            status=response.status,
+        ) from None
+    entries = document.get("data") if isinstance(document, dict) else document
+    if not isinstance(entries, list):
+        return []
+    return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]

@@ -1,0 +1,260 @@
+"""Providers: accounts at vendors, and servers of one's own."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Query, status
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from admin_api import fields
+from admin_api.fields import Label, Positive32, Positive64, Prose, Seconds, Stamps, Whole32
+from admin_api.pagination import Page, PageQuery, page_of
+from admin_api.probes import Verdict, probed, stored_provider
+from admin_api.refusals import Conflict, NotFound
+from admin_api.security import Current, GuardedRoute, allow_reading, allow_writing
+from admin_api.services import Using
+from admin_api.sessions import Reading, Writing
+from routing import values
+from routing.providers import ALIASES, PROTOCOLS
+from store.tables import AIModel, AIProvider, new_id
+from store.vault import Vault
+
+router = APIRouter(prefix="/providers", tags=["providers"], route_class=GuardedRoute)
+
+_NOT_ENFORCED = "Kept for later: workers do not enforce it in this release."
+
+
+def _base_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise ValueError("This must be an absolute http:// or https:// address.")
+    if "@" in parts.netloc:
+        raise ValueError("The address must not hold a user or password. Store the key as api_key.")
+    if "?" in text or "#" in text:
+        raise ValueError("The address must not hold a query or fragment. Use settings.extra_query.")
+    return text.rstrip("/")
+
+
+def _protocol(name: str) -> str:
+    protocol = ALIASES.get(name, name)
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"There is no adapter for {name!r}. Available: {', '.join(sorted(PROTOCOLS))}.")
+    return protocol
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[\x21-\x7e]{1,4096}", secret.get_secret_value()):
+        raise ValueError("A key is 1 to 4096 printable ASCII characters without spaces. Check what was pasted.")
+    return secret
+
+
+class ProviderBody(fields.Body):
+    """A provider as clients send it."""
+
+    READ_ONLY: ClassVar[frozenset[str]] = fields.Body.READ_ONLY | {"api_key_last4", "key_version"}
+
+    slug: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
+    name: Label
+    display_name: Label | None = None
+    type: Annotated[
+        str,
+        StringConstraints(max_length=64),
+        AfterValidator(_protocol),
+        Field(description=f"Wire protocol: {', '.join(PROTOCOLS)}. Also known: {', '.join(ALIASES)}."),
+    ]
+    organization: Label | None = None
+    base_url: Annotated[str, StringConstraints(max_length=2000, strip_whitespace=True), AfterValidator(_base_url)]
+    api_version: Label | None = None
+    api_key: Annotated[
+        Annotated[SecretStr, AfterValidator(_key)] | None,
+        Field(description="Write-only. Absent: the stored key stays, in a PUT too. Null: it is removed."),
+    ] = None
+    capabilities: fields.Capabilities = []
+    settings: fields.JsonObject = {}
+    requests_per_minute: Annotated[Positive32 | None, Field(description=_NOT_ENFORCED)] = None
+    tokens_per_minute: Annotated[Positive32 | None, Field(description=_NOT_ENFORCED)] = None
+    max_concurrency: Annotated[Positive32 | None, Field(description=_NOT_ENFORCED)] = None
+    daily_token_limit: Annotated[Positive64 | None, Field(description=_NOT_ENFORCED)] = None
+    monthly_token_limit: Annotated[Positive64 | None, Field(description=_NOT_ENFORCED)] = None
+    allow_shared_for_normal_admins: bool = True
+    allow_private_network: Annotated[
+        bool, Field(description="Whether base_url may lead to a loopback or private address.")
+    ] = False
+    timeout_seconds: Seconds | None = None
+    is_active: bool = True
+    sort_order: Whole32 = 0
+    website: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    description: Prose | None = None
+
+
+class Provider(Stamps):
+    """A provider as the API shows it: of its key only the last four characters."""
+
+    slug: str
+    name: str
+    display_name: str | None
+    type: str
+    organization: str | None
+    base_url: str
+    api_version: str | None
+    api_key_last4: str | None
+    key_version: int
+    capabilities: list[str]
+    settings: fields.JsonObject
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    max_concurrency: int | None
+    daily_token_limit: int | None
+    monthly_token_limit: int | None
+    allow_shared_for_normal_admins: bool
+    allow_private_network: bool
+    timeout_seconds: float | None
+    is_active: bool
+    sort_order: int
+    website: str | None
+    description: str | None
+
+
+class ProviderQuery(PageQuery):
+    is_active: bool | None = None
+
+
+Changes = Annotated[fields.JsonObject, Body(description="The members to replace, each as a whole.")]
+
+
+@router.get("")
+@allow_reading
+def list_providers(query: Annotated[ProviderQuery, Query()], session: Reading) -> Page[Provider]:
+    """Providers by sort_order."""
+    wanted = select(AIProvider)
+    if query.is_active is not None:
+        wanted = wanted.where(AIProvider.is_active == query.is_active)
+    rows, cursor = page_of(session, wanted, query, by=[AIProvider.sort_order, AIProvider.id])
+    return Page(items=[_shown(row) for row in rows], next_cursor=cursor)
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+@allow_writing
+def create_provider(body: ProviderBody, session: Writing, caller: Current, using: Using) -> Provider:
+    """Add a provider. Its key is sealed before it is stored."""
+    row = AIProvider(id=new_id(), key_version=0, created_by=caller.admin_id)
+    session.add(row)
+    return _written(session, row, body, caller.admin_id, using.vault)
+
+
+@router.get("/{provider_id}")
+@allow_reading
+def get_provider(provider_id: UUID, session: Reading) -> Provider:
+    """One provider."""
+    return _shown(_found(session, provider_id))
+
+
+@router.put("/{provider_id}")
+@allow_writing
+def replace_provider(
+    provider_id: UUID, body: ProviderBody, session: Writing, caller: Current, using: Using
+) -> Provider:
+    """Replace a provider; what is absent gets its default, but an absent api_key stays."""
+    return _written(session, _found(session, provider_id), body, caller.admin_id, using.vault)
+
+
+@router.patch("/{provider_id}", openapi_extra=fields.patch_of(ProviderBody))
+@allow_writing
+def change_provider(
+    provider_id: UUID, changes: Changes, session: Writing, caller: Current, using: Using
+) -> Provider:
+    """Change some members of a provider."""
+    row = _found(session, provider_id)
+    body = fields.merged(ProviderBody.of(row), changes)
+    return _written(session, row, body, caller.admin_id, using.vault)
+
+
+@router.delete("/{provider_id}", status_code=status.HTTP_204_NO_CONTENT)
+@allow_writing
+def delete_provider(provider_id: UUID, session: Writing) -> None:
+    """Remove a provider that has no models."""
+    row = _found(session, provider_id)
+    models = session.scalars(
+        select(AIModel.model_id).where(AIModel.provider_id == row.id).order_by(AIModel.model_id)
+    ).all()
+    if models:
+        raise Conflict(
+            f"Provider {row.slug!r} is in use by its models: {', '.join(models)}. Delete them first, or set "
+            "is_active of the provider to false."
+        )
+    session.delete(row)
+
+
+@router.post("/test")
+@allow_writing
+def test_unsaved_provider(body: ProviderBody, using: Using) -> Verdict:
+    """Try a provider's address and key without storing anything."""
+    unsaved = values.Provider(
+        id=new_id(),
+        slug=body.slug,
+        protocol=body.type,
+        base_url=body.base_url,
+        api_version=body.api_version,
+        organization=body.organization,
+        settings=body.settings,
+        sealed_key=None,
+        key_version=0,
+        allow_shared_for_normal_admins=body.allow_shared_for_normal_admins,
+        allow_private_network=body.allow_private_network,
+        timeout_seconds=body.timeout_seconds,
+        is_active=body.is_active,
+    )
+    return probed(using.transport, unsaved, body.api_key.get_secret_value() if body.api_key else None)
+
+
+@router.post("/{provider_id}/test")
+@allow_writing
+def test_provider(provider_id: UUID, using: Using) -> Verdict:
+    """Try a stored provider's address and key. A refusal by the provider is a 200 with `ok` false."""
+    provider, key = stored_provider(using, provider_id)
+    return probed(using.transport, provider, key)
+
+
+def _found(session: Session, provider_id: UUID) -> AIProvider:
+    row = session.get(AIProvider, provider_id)
+    if row is None:
+        raise NotFound(f"There is no provider {provider_id}.")
+    return row
+
+
+def _written(
+    session: Session, row: AIProvider, body: ProviderBody, admin_id: UUID | None, vault: Vault
+) -> Provider:
+    for name in ProviderBody.model_fields.keys() - {"api_key"}:
+        setattr(row, name, getattr(body, name))
+    if "api_key" in body.model_fields_set:
+        _store_key(row, body.api_key, vault)
+    row.updated_by = admin_id
+    session.flush()
+    return _shown(row)
+
+
+def _store_key(row: AIProvider, key: SecretStr | None, vault: Vault) -> None:
+    """`key_version` counts on even when a key is removed: no two keys ever share a seal's binding."""
+    if key is None:
+        row.sealed_key, row.key_last4 = None, None
+        return
+    clear = key.get_secret_value()
+    row.key_version += 1
+    sealed = vault.seal(clear, table="ai_providers", row=str(row.id), field="api_key", version=row.key_version)
+    row.sealed_key = sealed.blob
+    row.key_last4 = clear[-4:] if len(clear) > 4 else ""
+
+
+def _shown(row: AIProvider) -> Provider:
+    return fields.shown(Provider, row, api_key_last4=row.key_last4)

@@ -1,0 +1,69 @@
+"""What the routes work with: opened once by the application's lifespan, found on every request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from routing.transport import Transport
+from store.database import Pool, Role, engine, open_pool
+from store.settings import Settings
+from store.vault import Keyring, Vault
+from workers.artifacts import Artifacts
+from workers.client import Client
+
+_THREADS = 40  # of Starlette's thread pool, in which the routes run
+_CONNECTIONS = 10  # a request holds one for milliseconds; more threads than that wait their turn
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One process's connections, keys and stores."""
+
+    settings: Settings
+    engine: Engine
+    pool: Pool
+    keyring: Keyring
+    vault: Vault
+    client: Client
+    artifacts: Artifacts
+    transport: Transport
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Services]:
+    """The services of a process. Does not wait for the database: it may start later."""
+    keyring = Keyring.load(settings)
+    with ExitStack() as stack:
+        configuration = engine(settings.database(), Role.API, size=_CONNECTIONS, application="orrery api")
+        stack.callback(configuration.dispose)
+        pool = open_pool(settings.database(), Role.API, size=_CONNECTIONS, application="orrery api")
+        stack.callback(pool.close)
+        client = Client(settings, pool=pool)
+        stack.callback(client.close)
+        transport = Transport()
+        stack.callback(transport.close)
+        yield Services(
+            settings=settings,
+            engine=configuration,
+            pool=pool,
+            keyring=keyring,
+            vault=Vault(keyring),
+            client=client,
+            artifacts=Artifacts(settings.artifacts_url),
+            transport=transport,
+        )
+
+
+def services(request: Request) -> Services:
+    """The services of the application that serves `request`."""
+    found: Services = request.app.state.services
+    return found
+
+
+Using = Annotated[Services, Depends(services)]

@@ -1,0 +1,34 @@
+"""The request's transaction: opened before the route, committed after it and before the answer leaves.
+
+Nobody else commits. FastAPI ends `scope="function"` dependencies once the answer is made but not yet sent: a
+change that was answered is committed, which hot swap depends on, and a commit that fails is no success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import Depends
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from admin_api.services import Using
+
+_LOCK = text("SELECT version FROM config_state FOR UPDATE")
+
+
+def _reading(using: Using) -> Iterator[Session]:
+    with Session(using.engine) as session:
+        yield session
+
+
+def _writing(using: Using) -> Iterator[Session]:
+    """Writers queue at the version row, so what a route has read stays true until it has written."""
+    with Session(using.engine, expire_on_commit=False) as session, session.begin():
+        session.execute(_LOCK)
+        yield session
+
+
+Reading = Annotated[Session, Depends(_reading, scope="function")]
+Writing = Annotated[Session, Depends(_writing, scope="function")]

@@ -1,0 +1,330 @@
+"""The loop: a plan's routes, tried in order until one answers.
+
+    for each route:  compose ─▶ try ─▶ reply ······························▶ Outcome(reply)
+                                 │▲ └▶ parameter refused: the same call without it, at once
+                                 ││
+                                 │└── wait ≤ 2 s, if the assignment, the deadline and the retry budget allow
+                                 └─▶ error: next route if it `tries_backup`, else the end ─▶ Outcome(error)
+
+One try is: breaker ─▶ unseal ─▶ encode ─▶ send ─▶ decode. Each becomes an Attempt. Errors are values here:
+nothing that a provider, a row or a job's input can do makes `execute` raise.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from routing import pricing, prompts
+from routing.breaker import OPEN, Breakers
+from routing.errors import (
+    CircuitOpen,
+    ConfigurationError,
+    DeadlinePassed,
+    LeaseLost,
+    NoAccess,
+    ProviderError,
+    RoutingError,
+    UnsupportedParameter,
+)
+from routing.providers import codec
+from routing.providers.refusals import Refusals
+from routing.providers.wire import Codec, HttpResponse, scrubbed
+from routing.retry_budget import RetryBudget
+from routing.transport import Transport
+from routing.values import (
+    Attempt,
+    AttemptOutcome,
+    Call,
+    Outcome,
+    Plan,
+    Provider,
+    Reply,
+    Request,
+    Route,
+    Usage,
+)
+from store.vault import Vault, VaultError
+
+_TIMEOUT = 60.0  # seconds of a call, where neither assignment nor provider says
+_LONGEST_WAIT = 2.0  # seconds before a retry on the same route; whoever asks for more loses the turn
+_MOST_DROPPED = 4  # parameters a route may refuse, one after the other, in a run
+_refusals = Refusals()  # of this process
+
+
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    transport: Transport
+    breakers: Breakers
+    vault: Vault
+    budget: RetryBudget
+    still_ours: Callable[[], bool]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One job run in progress."""
+
+    plan: Plan
+    request: Request
+    tools: _Tools
+    attempts: list[Attempt] = field(default_factory=list)
+    errors: list[RoutingError] = field(default_factory=list)
+
+    def seconds_left(self) -> float | None:
+        """Until the job's deadline; None = it has none."""
+        deadline = self.request.deadline
+        return None if deadline is None else deadline - time.monotonic()
+
+
+def execute(
+    plan: Plan,
+    request: Request,
+    *,
+    transport: Transport,
+    breakers: Breakers,
+    vault: Vault,
+    budget: RetryBudget,
+    still_ours: Callable[[], bool],
+) -> Outcome:
+    """Run `plan` for `request`.
+
+    `still_ours` is asked before every call; once it says no, the run stops with class `cancelled`. Blocks for
+    at most the request's deadline, or the sum of the calls' timeouts and of waits of at most 2 s.
+    """
+    run = _Run(plan, request, _Tools(transport, breakers, vault, budget, still_ours))
+    if not plan.routes:
+        return _failed(run, _no_route(plan))
+    for route in plan.routes:
+        result = _serve(run, route)
+        if isinstance(result, Reply):
+            return Outcome(tuple(run.attempts), reply=result, route=route)
+        run.errors.append(result)
+        if not result.tries_backup:
+            break
+    return _failed(run, _telling(run))
+
+
+def _serve(run: _Run, route: Route) -> Reply | RoutingError:
+    """Everything that is tried on one route."""
+    try:
+        call = _composed(run, route)
+    except RoutingError as error:
+        _record_refusal(run, route, error)
+        return error
+    retries = dropped = 0
+    while True:
+        stop = _stopped(run)
+        if stop is not None:
+            return stop
+        result = _try(run, route, call)
+        if isinstance(result, Reply):
+            return result
+        if (
+            isinstance(result, UnsupportedParameter)
+            and dropped < _MOST_DROPPED
+            and _refusals.learn(call, result)
+        ):
+            call = _refusals.applied(call)
+            dropped += 1
+            continue
+        wait = _wait_before_retry(run, route, result, retries)
+        if wait is None:
+            return result
+        time.sleep(wait)
+        retries += 1
+
+
+def _try(run: _Run, route: Route, call: Call) -> Reply | RoutingError:
+    """One call, recorded and reported to the breaker."""
+    provider = route.provider
+    watch = _Stopwatch()
+    timeout = _timeout(run, provider)
+    try:
+        permit = run.tools.breakers.admit(provider.id, probe_seconds=timeout)
+    except CircuitOpen as error:
+        run.attempts.append(_attempt(run, route, watch, breaker=OPEN, error=error))
+        return error
+    result: Reply | RoutingError
+    try:
+        result = _called(run, call, timeout)
+        permit.succeeded()
+    except RoutingError as error:
+        result = error.with_traceback(None)  # its frames hold the key
+        permit.failed(error)
+    finally:
+        permit.abandoned()  # only where neither was reported: a bug on our side must not keep the probe
+    if isinstance(result, Reply):
+        run.attempts.append(_attempt(run, route, watch, breaker=permit.state, reply=result))
+    else:
+        run.attempts.append(_attempt(run, route, watch, breaker=permit.state, error=result))
+    return result
+
+
+def _called(run: _Run, call: Call, timeout: float) -> Reply:
+    speaker = codec(call.route, call.capability)
+    return speaker.decode(_answer(run.tools, speaker, call, timeout), call)
+
+
+def _answer(tools: _Tools, speaker: Codec, call: Call, timeout: float) -> HttpResponse:
+    """The provider's answer. The key lives in this frame only, and not in what it returns."""
+    provider = call.route.provider
+    key = _unsealed(tools.vault, provider)
+    request = speaker.encode(call, key)
+    tools.budget.called(provider.id)
+    return scrubbed(tools.transport.send(request, timeout=timeout, provider=provider), key)
+
+
+def _unsealed(vault: Vault, provider: Provider) -> str | None:
+    if provider.sealed_key is None:
+        return None
+    try:
+        return vault.open(
+            provider.sealed_key,
+            table="ai_providers",
+            row=str(provider.id),
+            field="api_key",
+            version=provider.key_version,
+        )
+    except VaultError as error:
+        raise ConfigurationError(f"The key of provider {provider.slug!r} cannot be opened. {error}") from None
+
+
+def _composed(run: _Run, route: Route) -> Call:
+    """The call for this route. Raises also where its protocol cannot serve the feature at all."""
+    codec(route, run.plan.feature.capability)
+    call = prompts.compose(run.plan.feature, run.plan.assignment, route, run.request)
+    return _refusals.applied(call)
+
+
+# --- decisions ----------------------------------------------------------------------------------------
+
+
+def _stopped(run: _Run) -> RoutingError | None:
+    """Why no further call may begin, or None."""
+    left = run.seconds_left()
+    if left is not None and left <= 0:
+        return _out_of_time(run)
+    if not run.tools.still_ours():
+        return LeaseLost("The job was cancelled, or another worker has taken it over.")
+    return None
+
+
+def _timeout(run: _Run, provider: Provider) -> float:
+    """Seconds for the next call: the assignment's, else the provider's, else 60; the deadline bounds all."""
+    timeout = run.plan.assignment.timeout_seconds or provider.timeout_seconds or _TIMEOUT
+    left = run.seconds_left()
+    return timeout if left is None else max(0.001, min(timeout, left))
+
+
+def _wait_before_retry(run: _Run, route: Route, error: RoutingError, retries: int) -> float | None:
+    """Seconds until the same route is tried again, or None: it is not."""
+    if not isinstance(error, ProviderError) or retries >= min(run.plan.assignment.max_retries, 1):
+        return None
+    wanted = error.retries_route if error.should_retry is None else error.should_retry
+    backoff = 0.5 * 2**retries * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
+    wait = backoff if error.retry_after is None else error.retry_after
+    left = run.seconds_left()
+    if not wanted or wait > _LONGEST_WAIT or (left is not None and wait >= left):
+        return None
+    return wait if run.tools.budget.take(route.provider.id) else None
+
+
+# --- results ------------------------------------------------------------------------------------------
+
+
+def _telling(run: _Run) -> RoutingError:
+    """Of the routes' errors the one to tell: what stopped the run, else the first that may pass, else the
+    first."""
+    stops = [error for error in run.errors if isinstance(error, LeaseLost | DeadlinePassed)]
+    passing = [error for error in run.errors if error.retryable]
+    left = run.seconds_left()
+    if not stops and passing and left is not None and left <= 0:
+        stops = [_out_of_time(run)]
+    return [*stops, *passing, *run.errors][0]
+
+
+def _out_of_time(run: _Run) -> DeadlinePassed:
+    last = run.attempts[-1].error_message if run.attempts else None
+    return DeadlinePassed(f"The job's deadline has passed.{f' Last error: {last}' if last else ''}")
+
+
+def _no_route(plan: Plan) -> RoutingError:
+    passed = plan.passed_over
+    reasons = " ".join(
+        f"{over.provider or 'unknown provider'}/{over.model or over.model_id}: {over.reason}"
+        for over in passed
+    )
+    kind = NoAccess if passed and all(over.error_class == NoAccess.error_class for over in passed) else None
+    return (kind or ConfigurationError)(
+        f"No route can serve feature {plan.feature.name!r}. "
+        f"{reasons or 'Its assignment has no targets; add a model.'}"
+    )
+
+
+def _failed(run: _Run, error: RoutingError) -> Outcome:
+    waits = [e.retry_after for e in run.errors if isinstance(e, ProviderError) and e.retry_after is not None]
+    return Outcome(
+        tuple(run.attempts),
+        error_class=error.error_class,
+        error_message=error.message,
+        retryable=error.retryable,
+        retry_after=min(waits, default=None),
+    )
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self.started_at = datetime.now(UTC)
+        self._start = time.monotonic()
+
+    def milliseconds(self) -> int:
+        return round((time.monotonic() - self._start) * 1000)
+
+
+def _record_refusal(run: _Run, route: Route, error: RoutingError) -> None:
+    """A route that could not even be called."""
+    state = run.tools.breakers.state(route.provider.id)
+    run.attempts.append(_attempt(run, route, _Stopwatch(), breaker=state, error=error))
+
+
+def _attempt(
+    run: _Run,
+    route: Route,
+    watch: _Stopwatch,
+    *,
+    breaker: str,
+    reply: Reply | None = None,
+    error: RoutingError | None = None,
+) -> Attempt:
+    answered = error if isinstance(error, ProviderError) else None
+    called = reply is not None or answered is not None
+    usage = reply.usage if reply else answered.usage if answered else None
+    return Attempt(
+        n=len(run.attempts) + 1,
+        route=route,
+        started_at=watch.started_at,
+        finished_at=datetime.now(UTC),
+        latency_ms=watch.milliseconds() if called else 0,
+        outcome=AttemptOutcome.FAILED if reply is None else AttemptOutcome.SUCCEEDED,
+        called=called,
+        breaker=breaker,
+        error_class=error.error_class if error else None,
+        error_message=error.message if error else None,
+        status=200 if reply else answered.status if answered else None,
+        request_id=reply.request_id if reply else answered.request_id if answered else None,
+        served_model=reply.served_model if reply else None,
+        usage=usage or Usage(),
+        cost_usd=pricing.cost(usage, route.price) if usage else _cost_of_failure(answered),
+    )
+
+
+def _cost_of_failure(error: ProviderError | None) -> Decimal | None:
+    """Nothing where no call was made or the provider refused it; unknown where it may have worked, and
+    billed, before the answer was lost."""
+    refused = error is None or not error.sent or (error.status is not None and error.status >= 400)
+    return Decimal(0) if refused else None

@@ -1,0 +1,263 @@
+"""The only module that imports httpx: one HTTP exchange, with every way it can end as an error of the tree.
+
+* One client per thread and policy, made on first use, all around shared TLS contexts. (One client shared by
+  256 threads costs ten times the CPU, its pool is scanned under a lock; a context per client costs 26 ms.) A
+  connection opened for a provider that may use private networks is never handed to one that may not.
+* A total deadline per call: name lookup, connecting, TLS, writing and every chunk read end by it.
+* Redirects are not followed (they would carry the key elsewhere), cookies are not kept, the environment's
+  proxies are not used.
+* A request that meets a kept-alive connection which the server has just closed is sent again once, at once.
+  The server has answered no byte of it; there remains the small risk that it had taken the request, so that
+  the call runs, and bills, twice. Failing over instead would carry the same risk.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from urllib.parse import urlsplit
+
+import httpcore
+import httpx
+
+from routing.address import Deadline, GuardedBackend, Lookup, Resolver
+from routing.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    PoolTimedOut,
+    RoutingError,
+    ServerError,
+    TimedOut,
+)
+from routing.providers.wire import HttpRequest, HttpResponse
+from routing.values import Provider
+
+MAX_BODY = 64 * 1024 * 1024  # bytes, after decompression
+_CONNECT = 5.0  # seconds
+_WRITE = 30.0
+_POOL = 5.0
+_LIMITS = httpx.Limits(max_connections=16, max_keepalive_connections=8, keepalive_expiry=30.0)
+
+for _name in ("httpx", "httpcore"):  # at DEBUG they log request headers
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+class _StaleConnection(ConnectionFailed):
+    """A kept-alive connection was gone before a byte of the answer came."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    """What two providers must have in common to share connections."""
+
+    allow_private: bool
+    verify_tls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    """A thread's client for one policy."""
+
+    client: httpx.Client
+    deadline: Deadline
+
+
+class Transport:
+    """Sends requests. Safe to share between threads; make it after forking.
+
+    Args:
+        max_body: bytes an answer may have, after decompression.
+        lookup: finds a host's addresses, (host, port) to texts; by default the system's resolver.
+    """
+
+    def __init__(self, *, max_body: int = MAX_BODY, lookup: Lookup | None = None) -> None:
+        self._max_body = max_body
+        self._resolver = Resolver(lookup)
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._tls: dict[bool, ssl.SSLContext] = {}
+        self._clients: list[tuple[threading.Thread, httpx.Client]] = []
+
+    def send(self, request: HttpRequest, *, timeout: float, provider: Provider) -> HttpResponse:
+        """The answer to `request`, whatever its status, within `timeout` seconds in all.
+
+        Raises:
+            ConfigurationError: base_url is no usable address, is a forbidden one, or redirects.
+            TimedOut, PoolTimedOut, ConnectionFailed: no complete answer came.
+            ServerError: the answer is too large or cannot be decompressed.
+        """
+        channel = self._channel(_Policy(provider.allow_private_network, _verifies(provider)))
+        channel.deadline.start(timeout)
+        result = self._attempt(channel, request, timeout, provider)
+        if isinstance(result, _StaleConnection):
+            result = self._attempt(channel, request, timeout, provider)
+        if isinstance(result, RoutingError):
+            raise result
+        return result
+
+    def close(self) -> None:
+        """Close every thread's connections."""
+        with self._lock:
+            clients, self._clients = self._clients, []
+        for _, client in clients:
+            client.close()
+        self._resolver.close()
+
+    def _attempt(
+        self, channel: _Channel, request: HttpRequest, timeout: float, provider: Provider
+    ) -> HttpResponse | RoutingError:
+        """The answer, or the error as a value: raised from here, it would carry httpx's exception along, and
+        with it the request and its key."""
+        try:
+            return self._exchange(channel, request, timeout, provider)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
+            untouched = channel.deadline.connects == 0 and channel.deadline.received == 0
+            if untouched and isinstance(error, _DISCONNECTS):
+                return _StaleConnection(
+                    f"Provider {provider.slug!r} closed the connection without an answer."
+                )
+            return _translated(error, provider, timeout)
+
+    def _exchange(
+        self, channel: _Channel, request: HttpRequest, timeout: float, provider: Provider
+    ) -> HttpResponse:
+        left = max(0.001, channel.deadline.left(timeout))
+        prepared = channel.client.build_request(
+            request.method,
+            request.url,
+            headers=dict(request.headers),
+            content=request.body,
+            timeout=httpx.Timeout(left, connect=min(_CONNECT, left), write=min(_WRITE, left), pool=_POOL),
+        )
+        response = channel.client.send(prepared, stream=True)
+        try:
+            if response.is_redirect or 300 <= response.status_code < 400:
+                raise ConfigurationError(_redirected(response, provider))
+            body = b"".join(_body(response, self._max_body))
+        finally:
+            response.close()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return HttpResponse(response.status_code, headers, body)
+
+    def _channel(self, policy: _Policy) -> _Channel:
+        channels: dict[_Policy, _Channel] | None = getattr(self._local, "channels", None)
+        if channels is None:
+            channels = self._local.channels = {}
+        if policy not in channels:
+            channels[policy] = self._opened(policy)
+        return channels[policy]
+
+    def _opened(self, policy: _Policy) -> _Channel:
+        deadline = Deadline()
+        backend = GuardedBackend(deadline, self._resolver, allow_private=policy.allow_private)
+        client = httpx.Client(
+            transport=_GuardedTransport(self._context(policy.verify_tls), backend),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            headers={"user-agent": "orrery", "accept-encoding": "gzip"},
+            follow_redirects=False,
+            trust_env=False,
+        )
+        with self._lock:
+            gone = [client for thread, client in self._clients if not thread.is_alive()]
+            self._clients = [entry for entry in self._clients if entry[0].is_alive()]
+            self._clients.append((threading.current_thread(), client))
+        for idle in gone:
+            idle.close()
+        return _Channel(client, deadline)
+
+    def _context(self, verify: bool) -> ssl.SSLContext:
+        with self._lock:
+            if verify not in self._tls:
+                context = httpx.create_ssl_context(verify=verify, trust_env=False)
+                if verify:
+                    context.load_default_certs()  # the host's own authorities beside the bundled ones
+                self._tls[verify] = context
+            return self._tls[verify]
+
+
+class _GuardedTransport(httpx.HTTPTransport):
+    """httpx's transport around a pool with our network backend; httpx has no parameter for one."""
+
+    def __init__(self, context: ssl.SSLContext, backend: GuardedBackend) -> None:
+        super().__init__(verify=context, trust_env=False, limits=_LIMITS)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            max_connections=_LIMITS.max_connections,
+            max_keepalive_connections=_LIMITS.max_keepalive_connections,
+            keepalive_expiry=_LIMITS.keepalive_expiry,
+            network_backend=backend,
+        )
+
+
+_DISCONNECTS = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+
+def _verifies(provider: Provider) -> bool:
+    return provider.settings.get("verify_tls", True) is not False
+
+
+def _body(response: httpx.Response, limit: int) -> Iterator[bytes]:
+    """The body's chunks, decompressed, and never more than `limit` bytes of them."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", ""):
+        raise ServerError(f"The answer is compressed as {encoding[:20]!r}, which was not asked for.")
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding == "gzip" else None
+    room = limit
+    for chunk in response.iter_raw():
+        data = chunk if inflater is None else _inflated(inflater, chunk, room + 1)
+        room -= len(data)
+        if room < 0:
+            raise ServerError(f"The answer exceeds {limit:,} bytes.", status=response.status_code)
+        yield data
+    if inflater is not None and not inflater.eof and room < limit:
+        raise ConnectionFailed("The compressed answer ended before its end.")
+
+
+def _inflated(inflater: zlib._Decompress, chunk: bytes, most: int) -> bytes:
+    try:
+        return inflater.decompress(chunk, most)
+    except zlib.error:
+        raise ServerError("The answer's compression is broken.") from None
+
+
+def _redirected(response: httpx.Response, provider: Provider) -> str:
+    try:
+        target = urlsplit(response.headers.get("location", ""))
+        where = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
+    except ValueError:
+        where = "nowhere"
+    return (
+        f"Provider {provider.slug!r} answered {response.status_code}, a redirect to {where}. Redirects are "
+        f"not followed; set base_url to the final address."
+    )
+
+
+def _translated(error: Exception, provider: Provider, timeout: float) -> RoutingError:
+    """httpx's exceptions as ours. Their texts are used only where no header can be in them."""
+    name = f"Provider {provider.slug!r}"
+    match error:
+        case httpx.PoolTimeout():
+            return PoolTimedOut(f"No connection was free within {_POOL:g} s.", sent=False)
+        case httpx.ConnectTimeout():
+            limit = min(_CONNECT, timeout)
+            return TimedOut(f"{name} did not accept a connection within {limit:g} s.", sent=False)
+        case httpx.TimeoutException():
+            return TimedOut(f"{name} did not answer completely within {timeout:g} s.")
+        case httpx.ConnectError():
+            return ConnectionFailed(f"{name} cannot be reached: {str(error)[:300]}", sent=False)
+        case httpx.RemoteProtocolError():
+            return ConnectionFailed(f"{name} closed the connection or broke the HTTP protocol in mid-answer.")
+        case httpx.NetworkError():
+            return ConnectionFailed(f"{name} broke the connection ({type(error).__name__}).")
+        case httpx.LocalProtocolError() | UnicodeError():
+            return ConfigurationError(
+                f"The request to {name[0].lower()}{name[1:]} is no valid HTTP request. "
+                f"Check base_url, extra_headers and the key for stray characters."
+            )
+        case _:
+            return ConfigurationError(f"base_url of provider {provider.slug!r} is no usable address.")

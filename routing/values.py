@@ -1,0 +1,301 @@
+"""The values that travel from a job to an answer. All frozen; none does I/O.
+
+Request ── resolver ──▶ Plan (Routes in order) ── failover ──▶ Outcome (Reply | error, Attempts)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from store.vault import Sealed
+
+
+class Capability(StrEnum):
+    """What a feature needs and a model offers."""
+
+    TEXT = "text"
+    VISION = "vision"
+    SPEECH = "speech"
+    TRANSCRIPTION = "transcription"
+    MODERATION = "moderation"
+    EMBEDDING = "embedding"
+    IMAGE = "image"
+
+
+class PriceUnit(StrEnum):
+    """What a model's prices count, by the thousand."""
+
+    TOKENS = "tokens"
+    CHARACTERS = "characters"
+    SECONDS = "seconds"
+    IMAGES = "images"
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+    TOOL = "tool"
+    OTHER = "other"
+
+
+class AttemptOutcome(StrEnum):
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    LOST = "lost"
+
+
+# --- configuration, as a snapshot holds it ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One row of `ai_providers`. `settings` holds what vendors deviate in; `sealed_key` is None where the
+    reader may not see keys; `key_version` is 0 where no key was ever stored."""
+
+    id: UUID
+    slug: str
+    protocol: str
+    base_url: str
+    api_version: str | None
+    organization: str | None
+    settings: Mapping[str, Any]
+    sealed_key: Sealed | None
+    key_version: int
+    allow_shared_for_normal_admins: bool
+    allow_private_network: bool
+    timeout_seconds: float | None
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One row of `ai_models`. `model_id` is the vendor's name for it."""
+
+    id: UUID
+    provider_id: UUID
+    model_id: str
+    capabilities: frozenset[str]
+    context_window: int | None
+    max_output_tokens: int | None
+    default_parameters: Mapping[str, Any]
+    constraints: Mapping[str, Any]
+    is_active: bool
+    sort_order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Dollars per 1,000 units from `valid_from` on. None = unknown, which is not the same as free."""
+
+    valid_from: datetime
+    unit: PriceUnit
+    input_per_1k: Decimal | None
+    output_per_1k: Decimal | None
+    cached_input_per_1k: Decimal | None = None
+    cache_write_per_1k: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One version of a prompt: Jinja templates over the job's input. None = the capability's default."""
+
+    id: UUID
+    version: int
+    system: str | None
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One row of `features`."""
+
+    id: UUID
+    name: str
+    capability: Capability
+    lane: str
+    input_schema: Mapping[str, Any]
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which models serve a feature: `targets` are model row ids, best first."""
+
+    id: UUID
+    feature_id: UUID
+    strategy: str
+    targets: tuple[UUID, ...]
+    prompt: Prompt | None
+    parameters: Mapping[str, Any]
+    max_retries: int
+    retry_delay_seconds: float
+    timeout_seconds: float | None
+    deadline_seconds: float | None
+    use_any_active_model: bool
+    is_active: bool
+
+
+# --- one job ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf a job runs. Neither an admin id nor a role: the application itself."""
+
+    admin_id: UUID | None = None
+    role: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a job asks. `deadline` is a `time.monotonic()` instant, None = no deadline."""
+
+    feature: str
+    input: Mapping[str, Any]
+    caller: Caller = Caller()
+    user_id: str | None = None
+    plan: str | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way to serve a feature."""
+
+    provider: Provider
+    model: Model
+    price: Price | None
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A target that is no route now, and why: `error_class` and a sentence that names the fix."""
+
+    model_id: UUID
+    provider: str | None
+    model: str | None
+    error_class: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The decision: `routes` in the order in which they are tried."""
+
+    config_version: int
+    feature: Feature
+    assignment: Assignment
+    routes: tuple[Route, ...]
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One earlier message of a conversation: role `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One provider call, ready to be encoded.
+
+    `system` and `user` are rendered; for capabilities other than text `user` is what is spoken, judged or
+    embedded (`texts` where there are several). `parameters` are the model's defaults under the assignment's.
+    """
+
+    capability: Capability
+    route: Route
+    system: str | None
+    user: str
+    history: tuple[Turn, ...] = ()
+    texts: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    voice: str | None = None
+    end_user: str | None = None
+
+
+# --- the answer ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call consumed, in one convention for all protocols: `input_tokens` include cached ones,
+    `output_tokens` include reasoning. None = the provider did not say; `estimated` = we filled in."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    characters: int | None = None
+    seconds: float | None = None
+    images: int | None = None
+    estimated: bool = False
+    raw: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A provider's answer, normalised. `audio` goes to the artifact store, never into the database."""
+
+    usage: Usage
+    text: str | None = None
+    data: Mapping[str, Any] | None = None
+    audio: bytes | None = field(default=None, repr=False)
+    media_type: str | None = None
+    flagged: bool | None = None
+    embeddings: tuple[tuple[float, ...], ...] = ()
+    finish_reason: FinishReason = FinishReason.STOP
+    finish_reason_raw: str | None = None
+    served_model: str | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of one route. `cost_usd` None = unknown. `status` None = no HTTP answer. `n` counts from 1
+    within a run; a route passed over because its breaker was open is an attempt without a call."""
+
+    n: int
+    route: Route
+    started_at: datetime
+    finished_at: datetime
+    latency_ms: int
+    outcome: AttemptOutcome
+    called: bool
+    breaker: str
+    error_class: str | None = None
+    error_message: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    served_model: str | None = None
+    usage: Usage = Usage()
+    cost_usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: a `reply` and the `route` it came by, or an `error`.
+
+    `error` is the one to tell the user: of several routes' errors the first retryable one, else the first.
+    `retry_after` is the shortest wait, in seconds, that any route asked for.
+    """
+
+    attempts: tuple[Attempt, ...]
+    reply: Reply | None = None
+    route: Route | None = None
+    error_class: str | None = None
+    error_message: str | None = None
+    retryable: bool = False
+    retry_after: float | None = None

@@ -1,0 +1,113 @@
+"""Failures on demand: what is switched on, and which of it befalls the next call."""
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+Mode = Literal["latency", "status", "reset", "truncate", "garbage", "drip"]
+ANY_PROTOCOL = "*"
+
+
+class Fault(BaseModel):
+    """One failure. ``seconds`` is the delay of ``latency`` and the gap between two bytes of ``drip``.
+
+    ``rate`` is the probability per call; ``count`` switches the fault off after so many calls it befell.
+    ``code`` is the provider's own error code beside ``status`` (429 with ``insufficient_quota`` is a
+    billing error).
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    protocol: str
+    mode: Mode
+    status: int = Field(default=503, ge=400, le=599)
+    seconds: float = Field(default=1.0, ge=0, le=3600)
+    rate: float = Field(default=1.0, ge=0, le=1)
+    retry_after: float | None = Field(default=None, ge=0)
+    code: str | None = None
+    count: int | None = Field(default=None, ge=1)
+
+    @field_validator("protocol")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        known: Collection[str] = (info.context or {}).get("protocols", ())
+        if value != ANY_PROTOCOL and value not in known:
+            raise ValueError(f"is one of {', '.join((*known, ANY_PROTOCOL))}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Those that befall one call."""
+
+    latency: Fault | None = None
+    status: Fault | None = None
+    reset: Fault | None = None
+    truncate: Fault | None = None
+    garbage: Fault | None = None
+    drip: Fault | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The mode that shaped the answer most, for the call log."""
+        by_weight = (self.reset, self.garbage, self.status, self.truncate, self.drip, self.latency)
+        return next((fault.mode for fault in by_weight if fault), None)
+
+
+_NONE = Faults()
+
+
+class FaultBoard:
+    """At most one fault per protocol and mode; a protocol's own one goes before the one for all."""
+
+    def __init__(self, protocols: Collection[str]) -> None:
+        self._protocols = protocols
+        self._faults: dict[tuple[str, str], Fault] = {}
+        self._remaining: dict[tuple[str, str], int] = {}
+
+    def put(self, document: bytes) -> Fault:
+        """Add or replace. Raises pydantic.ValidationError."""
+        fault = Fault.model_validate_json(document, context={"protocols": self._protocols})
+        slot = (fault.protocol, fault.mode)
+        self._faults[slot] = fault
+        self._remaining.pop(slot, None)
+        if fault.count is not None:
+            self._remaining[slot] = fault.count
+        return fault
+
+    def clear(self, protocol: str | None = None) -> None:
+        for slot in [slot for slot in self._faults if protocol in (None, slot[0])]:
+            self._drop(slot)
+
+    def draw(self, protocol: str) -> Faults:
+        """Roll the dice for one call to this protocol; counted faults are used up by it."""
+        if not self._faults:
+            return _NONE
+        drawn: dict[str, Fault] = {}
+        for mode in get_args(Mode):
+            slot = (protocol, mode) if (protocol, mode) in self._faults else (ANY_PROTOCOL, mode)
+            fault = self._faults.get(slot)
+            if fault and random.random() < fault.rate:  # noqa: S311 - dice, not secrets
+                drawn[mode] = fault
+                self._use(slot)
+        return Faults(**drawn)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The active faults; ``count`` is what is left of it."""
+        return [
+            {**fault.model_dump(), "count": self._remaining.get(slot)} for slot, fault in self._faults.items()
+        ]
+
+    def _use(self, slot: tuple[str, str]) -> None:
+        if slot not in self._remaining:
+            return
+        self._remaining[slot] -= 1
+        if self._remaining[slot] == 0:
+            self._drop(slot)
+
+    def _drop(self, slot: tuple[str, str]) -> None:
+        del self._faults[slot]
+        self._remaining.pop(slot, None)

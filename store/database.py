@@ -1,0 +1,86 @@
+"""Connections: SQLAlchemy engines for configuration, psycopg pools for the jobs' hot path.
+
+Everybody logs in with the owner's URL and becomes a role that owns nothing.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
+from sqlalchemy import Engine, create_engine
+
+Pool = ConnectionPool[psycopg.Connection[DictRow]]
+
+UNAVAILABLE = psycopg.OperationalError
+"""What psycopg and its pool raise where the database cannot be reached, is full, or is shutting down."""
+
+
+class Role(StrEnum):
+    """Database roles of the services. They are made by the first migration."""
+
+    WORKER = "orrery_worker"
+    API = "orrery_api"
+
+
+def conninfo(database_url: str, role: Role | None = None, *, application: str = "orrery") -> str:
+    """A libpq connection string for `role` (None = the owner), with times in UTC.
+
+    Raises psycopg.ProgrammingError where the URL is malformed.
+    """
+    given = conninfo_to_dict(database_url.replace("postgresql+psycopg://", "postgresql://", 1))
+    options = [str(given.pop("options", "") or ""), "-c timezone=UTC"]
+    if role is not None:
+        options.append(f"-c role={role}")
+    defaults: dict[str, Any] = {"connect_timeout": 5, "application_name": application}
+    return make_conninfo(**{**defaults, **given, "options": " ".join(filter(None, options))})
+
+
+def open_pool(
+    database_url: str,
+    role: Role,
+    *,
+    size: int,
+    application: str = "orrery",
+    timeout: float = 5,
+    check: bool = False,
+) -> Pool:
+    """A pool of autocommit connections that yield dict rows.
+
+    Args:
+        size: connections at most. One is kept open; the others close after five idle minutes.
+        timeout: seconds to wait for a free connection before `PoolTimeout`.
+        check: ask each connection whether it still lives before it is used (one round trip), for callers
+            who cannot try again themselves.
+    """
+    return ConnectionPool(
+        conninfo(database_url, role, application=application),
+        connection_class=psycopg.Connection[DictRow],
+        kwargs={"autocommit": True, "row_factory": dict_row},
+        min_size=1,
+        max_size=size,
+        max_idle=300,
+        timeout=timeout,
+        reconnect_timeout=10,
+        check=ConnectionPool.check_connection if check else None,
+        open=True,
+    )
+
+
+def engine(
+    database_url: str, role: Role | None = None, *, size: int = 5, application: str = "orrery"
+) -> Engine:
+    """An SQLAlchemy engine whose connections are pinged before use."""
+    target = conninfo(database_url, role, application=application)
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(target),
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=True,
+    )

@@ -1,0 +1,71 @@
+"""Where audio lies: a folder or an object store. Never the database, never Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+_EXTENSIONS = {
+    "audio/wav": "wav",
+    "audio/x-wav": "wav",
+    "audio/mpeg": "mp3",
+    "audio/ogg": "ogg",
+    "audio/opus": "opus",
+    "audio/aac": "aac",
+    "audio/flac": "flac",
+    "audio/pcm": "pcm",
+}
+
+
+class ArtifactError(Exception):
+    """The artifact store cannot be reached or refuses; worth trying again."""
+
+
+class Artifacts:
+    """An artifact store.
+
+    Args:
+        url: a folder, or `s3://bucket/prefix`. Credentials, region and endpoint of an S3 store come from the
+            usual AWS_* variables or the machine's role, as its own clients read them.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._store: ObjectStore
+        if "://" in url and not url.startswith("file://"):
+            self._store = from_url(url)
+        else:
+            folder = Path(url.removeprefix("file://"))
+            self._store = LocalStore(folder, mkdir=True)
+
+    def write(self, job_id: UUID, run: int, body: bytes, media_type: str) -> str:
+        """Keep a run's artifact; returns its key. Two runs of a job never share a key."""
+        name = f"{job_id}-{run}.{_EXTENSIONS.get(media_type, 'bin')}"
+        key = f"{str(job_id)[:8]}/{name}"  # the first 32 bits of a UUIDv7 turn over every 50 days
+        try:
+            obstore.put(self._store, key, body)
+        except (BaseError, OSError) as error:
+            raise ArtifactError(f"The artifact store refused {key}: {error}") from error
+        return key
+
+    def size(self, key: str) -> int | None:
+        """Bytes of an artifact, or None where it is gone."""
+        try:
+            return int(obstore.head(self._store, key)["size"])
+        except (NotFoundError, FileNotFoundError):
+            return None
+        except (BaseError, OSError) as error:
+            raise ArtifactError(f"The artifact store did not answer for {key}: {error}") from error
+
+    def stream(self, key: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes [start, end) of an artifact, in pieces of at most 1 MiB."""
+        size = self.size(key)
+        stop = size if end is None else end
+        for offset in range(start, stop or 0, 1 << 20):
+            yield bytes(
+                obstore.get_range(self._store, key, start=offset, end=min(offset + (1 << 20), stop or 0))
+            )

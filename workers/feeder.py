@@ -1,0 +1,115 @@
+"""Postgres backlog → doorbells, and silent workers' jobs → backlog.
+
+Runs in every worker process; an advisory lock lets one of them do each turn. It keeps a bounded window of
+doorbells per lane in Redis and never holds a row lock while it talks to Redis. Whatever Redis forgets is rung
+for again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+from store.database import UNAVAILABLE, Pool
+from workers import jobs
+from workers.doorbells import LANES, Doorbells
+
+logger = logging.getLogger(__name__)
+
+_TRY_LOCK = "SELECT pg_try_advisory_lock(hashtext('orrery.feeder')) AS ours"
+_UNLOCK = "SELECT pg_advisory_unlock(hashtext('orrery.feeder'))"
+_ENSURE_PARTITIONS = "SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date, 14)"
+
+_EMPTY_AGAIN_SECONDS = (
+    5.0  # nothing waits in Redis: a doorbell this old was lost with its Redis or its worker
+)
+_AGAIN_SECONDS = 60.0  # something waits: the queue is long, or the doorbell was lost
+_PARTITIONS_SECONDS = 3600.0
+_RESCUE_SHARE = 0.05  # of the time may go into scans for silent workers' jobs
+
+
+class Feeder:
+    """The feeder of one process.
+
+    Args:
+        window: doorbells kept per lane.
+        lease_seconds: how long a worker may be silent.
+        pause_seconds: between two turns.
+    """
+
+    def __init__(
+        self, pool: Pool, doorbells: Doorbells, *, window: int, lease_seconds: float, pause_seconds: float
+    ) -> None:
+        self._pool = pool
+        self._doorbells = doorbells
+        self._window = window
+        self._lease_seconds = lease_seconds
+        self._pause_seconds = pause_seconds
+        self._next_rescue = 0.0
+        self._next_partitions = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._feed_on, name="feeder", daemon=True)
+
+    def start(self) -> None:
+        """Begin to feed."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the turn that is under way."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def turn(self) -> None:
+        """Rescue and ring once, unless another process is at it."""
+        with self._pool.connection() as db:
+            lock = db.execute(_TRY_LOCK).fetchone()
+            if lock is None or not lock["ours"]:
+                return
+            try:
+                self._ensure_partitions(db)
+                self._rescue(db)
+                for lane in LANES:
+                    self._fill(db, lane)
+            finally:
+                if not db.closed:
+                    db.execute(_UNLOCK)
+
+    def _ensure_partitions(self, db: Connection[DictRow]) -> None:
+        if time.monotonic() >= self._next_partitions:
+            db.execute(_ENSURE_PARTITIONS)
+            self._next_partitions = time.monotonic() + _PARTITIONS_SECONDS
+
+    def _rescue(self, db: Connection[DictRow]) -> None:
+        """Look for expired leases. The scan reads the whole live table, since no index may hold a column that
+        claims and heartbeats change; the longer it takes, the rarer it is."""
+        began = time.monotonic()
+        if began < self._next_rescue:
+            return
+        rescued = jobs.rescue(db, lease_seconds=self._lease_seconds)
+        if rescued:
+            logger.warning("%d jobs of silent workers went back to the queue.", len(rescued))
+        now = time.monotonic()
+        self._next_rescue = now + min((now - began) / _RESCUE_SHARE, self._lease_seconds / 2)
+
+    def _fill(self, db: Connection[DictRow], lane: str) -> None:
+        waiting = self._doorbells.waiting(lane)
+        if waiting is None or waiting >= self._window:
+            return
+        again = _AGAIN_SECONDS if waiting else _EMPTY_AGAIN_SECONDS
+        due = jobs.take_unrung(db, lane, room=self._window - waiting, again_seconds=again)
+        if not self._doorbells.ring(lane, due):
+            jobs.unring(db, [job_id for job_id, _ in due])
+
+    def _feed_on(self) -> None:
+        while not self._stopped.wait(self._pause_seconds):
+            try:
+                self.turn()
+            except UNAVAILABLE as error:
+                logger.warning("The feeder waits, the database does not answer: %s", error)
+            except Exception:
+                logger.exception("The feeder's turn failed; the next one is in %g s.", self._pause_seconds)

@@ -1,0 +1,299 @@
+"""The life of a job, from its doorbell to its record.
+
+    claim     take the lease; learn the configuration version committed by now        1 statement
+    resolve   feature + caller + snapshot → plan                                     in memory
+    call      try the plan's routes: admission → unseal → encode → send → decode      no transaction open
+    keep      audio → artifact store
+    record    job out of the live table, history and calls in; or back with a delay   1 statement
+
+Each step takes the execution and returns a changed copy. Failure is a value, not an exception that jumps
+floors.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+
+from routing import failover
+from routing.breaker import Breakers
+from routing.errors import RoutingError
+from routing.resolver import resolve as resolve_plan
+from routing.retry_budget import RetryBudget
+from routing.snapshot import Snapshots
+from routing.transport import Transport
+from routing.values import Caller, Outcome, Plan, Reply, Request
+from store.database import UNAVAILABLE, Pool
+from store.vault import Vault
+from workers import jobs, retry, usage
+from workers.artifacts import ArtifactError, Artifacts
+from workers.leases import Leases
+
+logger = logging.getLogger(__name__)
+
+_RECORD_PATIENCE_SECONDS = 600.0  # how long a finished run waits for a database that went away
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a worker process gives each run."""
+
+    worker: str
+    pool: Pool
+    snapshots: Snapshots
+    leases: Leases
+    transport: Transport
+    breakers: Breakers
+    budget: RetryBudget
+    vault: Vault
+    artifacts: Artifacts
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run of one job, as far as it has come."""
+
+    job: jobs.Claimed
+    plan: Plan | None = None
+    request: Request | None = None
+    outcome: Outcome | None = None
+    artifact_key: str | None = None
+
+
+def run(job_id: UUID, tools: Tools) -> None:
+    """Run the job if it is due and nobody else has it; else do nothing."""
+    job = claim(job_id, tools)
+    if job is None:
+        return
+    with tools.leases.held(job):
+        execution = Execution(job)
+        try:
+            for step in (resolve, call, keep):
+                execution = step(execution, tools)
+        except Exception:
+            execution = replace(execution, outcome=_incident(execution))
+        record(execution, tools)
+
+
+def claim(job_id: UUID, tools: Tools) -> jobs.Claimed | None:
+    """Take the job's lease. A database that does not answer leaves the job to the feeder's next doorbell."""
+    try:
+        with tools.pool.connection() as db:
+            return jobs.claim(db, job_id, lease_seconds=tools.lease_seconds, worker=tools.worker)
+    except UNAVAILABLE as error:
+        logger.warning("Job %s stays queued, the database does not answer: %s", job_id, error)
+        return None
+
+
+def resolve(execution: Execution, tools: Tools) -> Execution:
+    """Decide the routes, from a snapshot at least as new as the claim."""
+    job = execution.job
+    snapshot = tools.snapshots.at_least(job.current_version)
+    request = Request(
+        feature=job.feature,
+        input=job.input,
+        caller=Caller(job.caller_admin_id, job.caller_role or ("admin" if job.caller_admin_id else None)),
+        user_id=job.user_id,
+        plan=job.plan,
+    )
+    try:
+        plan = resolve_plan(snapshot, request, now=datetime.now(UTC))
+    except RoutingError as error:
+        refused = Outcome(attempts=(), error_class=error.error_class, error_message=error.message)
+        return replace(execution, request=request, outcome=refused)
+    return replace(execution, plan=plan, request=replace(request, deadline=_deadline(job, plan)))
+
+
+def call(execution: Execution, tools: Tools) -> Execution:
+    """Try the plan's routes until one answers."""
+    if execution.plan is None or execution.request is None:
+        return execution
+    outcome = failover.execute(
+        execution.plan,
+        execution.request,
+        transport=tools.transport,
+        breakers=tools.breakers,
+        vault=tools.vault,
+        budget=tools.budget,
+        still_ours=lambda: tools.leases.is_ours(execution.job),
+    )
+    return replace(execution, outcome=outcome)
+
+
+def keep(execution: Execution, tools: Tools) -> Execution:
+    """Put audio into the artifact store."""
+    outcome, job = execution.outcome, execution.job
+    if outcome is None or outcome.reply is None or outcome.reply.audio is None:
+        return execution
+    media_type = outcome.reply.media_type or "application/octet-stream"
+    try:
+        key = tools.artifacts.write(job.id, job.run, outcome.reply.audio, media_type)
+    except ArtifactError as error:
+        failed = replace(
+            outcome, reply=None, error_class="configuration", error_message=str(error), retryable=True
+        )
+        return replace(execution, outcome=failed)
+    return replace(execution, artifact_key=key)
+
+
+def record(execution: Execution, tools: Tools) -> None:
+    """End the run exactly once: succeeded, failed, or back in the queue."""
+    outcome = execution.outcome
+    assert outcome is not None, "a step always sets the outcome"  # noqa: S101
+    rows = _rows(execution, tools)
+    delay = _retry_delay(execution)
+    write: Callable[[jobs.Database], bool]
+    if delay is not None:
+        cost = usage.known_cost(outcome.attempts)
+
+        def write(db: jobs.Database) -> bool:
+            return jobs.put_back(db, execution.job, rows, delay_seconds=delay, cost_usd=cost)
+    else:
+        ending = _ending(execution)
+
+        def write(db: jobs.Database) -> bool:
+            return jobs.complete(db, execution.job, ending, rows)
+
+    try:
+        _persist(execution.job, rows, write, tools)
+    except psycopg.Error as error:
+        logger.exception("Job %s: its record was refused.", execution.job.id)
+        refused = jobs.Ending(
+            state="failed",
+            error_class="server_error",
+            error_message=f"The database refused the record of this run: {type(error).__name__}.",
+        )
+        _persist(execution.job, [], lambda db: jobs.complete(db, execution.job, refused, []), tools)
+
+
+def _persist(
+    job: jobs.Claimed, rows: Sequence[usage.AttemptRow], write: Callable[[jobs.Database], bool], tools: Tools
+) -> None:
+    """Write until the database has answered. A lost answer is resolved by looking for our token in history;
+    a lost lease leaves the calls behind as superseded, for they were paid for."""
+    give_up = time.monotonic() + _RECORD_PATIENCE_SECONDS
+    pause, in_doubt = 0.05, False
+    while True:
+        try:
+            with tools.pool.connection() as db:
+                if write(db) or (in_doubt and jobs.was_recorded(db, job)):
+                    return
+                logger.warning("Job %s was taken over before run %d ended.", job.id, job.run)
+                jobs.record_calls(db, usage.superseded(rows))
+                return
+        except UNAVAILABLE as error:
+            if time.monotonic() > give_up:
+                logger.critical("Job %s: run %d could not be recorded; it will run again.", job.id, job.run)
+                return
+            logger.warning("Job %s: run %d waits to be recorded: %s", job.id, job.run, error)
+            in_doubt = True
+            time.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+
+def _deadline(job: jobs.Claimed, plan: Plan) -> float | None:
+    """The instant, on the monotonic clock, by which the job must have ended: its own or its assignment's."""
+    own = job.deadline_in
+    assigned = plan.assignment.deadline_seconds
+    left = [own] if own is not None else []
+    if assigned is not None:
+        left.append(assigned - job.age)
+    return time.monotonic() + min(left) if left else None
+
+
+def _retry_delay(execution: Execution) -> float | None:
+    outcome, plan, request = execution.outcome, execution.plan, execution.request
+    if outcome is None or outcome.reply is not None or not outcome.retryable:
+        return None
+    policy = retry.Policy()
+    if plan is not None:
+        policy = retry.Policy(plan.assignment.max_retries, plan.assignment.retry_delay_seconds)
+    deadline = request.deadline if request else None
+    return retry.delay(
+        policy,
+        retries=execution.job.retries,
+        retry_after=outcome.retry_after,
+        seconds_left=None if deadline is None else deadline - time.monotonic(),
+    )
+
+
+def _ending(execution: Execution) -> jobs.Ending:
+    plan, outcome = execution.plan, execution.outcome
+    assert outcome is not None, "a step always sets the outcome"  # noqa: S101
+    last = outcome.attempts[-1] if outcome.attempts else None
+    route = outcome.route or (last.route if last else None)
+    prompt = plan.assignment.prompt if plan else None
+    reply = outcome.reply
+    spent = reply.usage if reply else None
+    return jobs.Ending(
+        state="failed" if reply is None else "succeeded",
+        result=_result(reply) if reply else None,
+        artifact_key=execution.artifact_key,
+        error_class=outcome.error_class,
+        error_message=outcome.error_message,
+        provider=route.provider.slug if route else None,
+        model=route.model.model_id if route else None,
+        config_version=plan.config_version if plan else execution.job.current_version,
+        assignment_id=plan.assignment.id if plan else None,
+        prompt_version=prompt.version if prompt else None,
+        key_version=route.provider.key_version if route else None,
+        input_tokens=spent.input_tokens if spent else None,
+        output_tokens=spent.output_tokens if spent else None,
+        cached_tokens=spent.cached_tokens if spent else None,
+        reasoning_tokens=spent.reasoning_tokens if spent else None,
+        tokens_estimated=spent.estimated if spent else False,
+        cost_usd=usage.run_cost(outcome.attempts),
+        latency_ms=last.latency_ms if last else None,
+    )
+
+
+def _result(reply: Reply) -> dict[str, Any]:
+    """What `job_history.result` keeps: the members that the reply has."""
+    members: dict[str, Any] = {
+        "text": reply.text,
+        "data": dict(reply.data) if reply.data is not None else None,
+        "media_type": reply.media_type,
+        "flagged": reply.flagged,
+        "finish_reason": reply.finish_reason.value,
+    }
+    if reply.embeddings:
+        members["embedding"] = list(reply.embeddings[0])
+        if len(reply.embeddings) > 1:
+            members["embeddings"] = [list(vector) for vector in reply.embeddings]
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _rows(execution: Execution, tools: Tools) -> list[usage.AttemptRow]:
+    if execution.plan is None or execution.outcome is None:
+        return []
+    job = execution.job
+    return usage.rows(
+        execution.outcome.attempts,
+        execution.plan,
+        job_id=job.id,
+        run=job.run,
+        user_id=job.user_id,
+        caller_admin_id=job.caller_admin_id,
+        worker=tools.worker,
+    )
+
+
+def _incident(execution: Execution) -> Outcome:
+    """An error of our own, logged under a number that the job's message carries. The job tries again."""
+    incident = uuid4().hex[:12]
+    logger.exception("Incident %s in job %s.", incident, execution.job.id)
+    attempts = execution.outcome.attempts if execution.outcome else ()
+    return Outcome(
+        attempts=attempts,
+        error_class="server_error",
+        error_message=f"An internal error stopped this run; the worker's log has it as incident {incident}.",
+        retryable=True,
+    )
