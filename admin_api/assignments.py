@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, status
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from admin_api import features, fields
@@ -38,7 +38,9 @@ class Target(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model_id: Annotated[UUID, Field(description="Id of the row in /models.")]
-    position: Annotated[int | None, Field(ge=0, le=99, description="By default its place in the list.")] = None
+    position: Annotated[int | None, Field(ge=0, le=99, description="By default its place in the list.")] = (
+        None
+    )
 
 
 class PromptBody(fields.Body):
@@ -65,9 +67,9 @@ class AssignmentBody(fields.Body):
     targets: Annotated[list[Target] | None, Field(max_length=20)] = None
     strategy: Literal["priority"] = "priority"
     prompt_template: PromptBody | None = None
-    parameters: Annotated[
-        fields.JsonObject, Field(description="Over the model's default_parameters; null unsets one of them.")
-    ] = {}
+    parameters: fields.JsonObject = Field(
+        default_factory=dict, description="Over the model's default_parameters; null unsets one of them."
+    )
     max_retries: Annotated[int, Field(ge=0, le=20)] = 3
     retry_delay_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 2.0
     timeout_seconds: Annotated[Seconds | None, Field(description="Of one call.")] = None
@@ -173,13 +175,11 @@ def replace_assignment(
 
 @router.patch("/{assignment_id}", openapi_extra=fields.patch_of(AssignmentBody))
 @allow_writing
-def change_assignment(
-    assignment_id: UUID, changes: Changes, session: Writing, caller: Current
-) -> Assignment:
+def change_assignment(assignment_id: UUID, changes: Changes, session: Writing, caller: Current) -> Assignment:
     """Change some members. A `model_id` or `backup_model_id` alone replaces that target and keeps the others;
     a `prompt_template` keeps whichever of system and user it does not name."""
     row = _found(session, assignment_id)
-    body = fields.merged(_current(row, changes), _with_whole_prompt(row, changes))
+    body = fields.merged(_current(row), _expanded(row, changes))
     return _written(session, row, body, caller.admin_id)
 
 
@@ -188,7 +188,7 @@ def change_assignment(
 def delete_assignment(assignment_id: UUID, session: Writing) -> None:
     """Remove an assignment. Its feature serves no jobs until it gets another."""
     row = _found(session, assignment_id)
-    session.execute(FeatureAIAssignment.__table__.delete().where(FeatureAIAssignment.id == row.id))
+    session.execute(delete(FeatureAIAssignment).where(FeatureAIAssignment.id == row.id))
 
 
 def _found(session: Session, assignment_id: UUID) -> FeatureAIAssignment:
@@ -202,7 +202,9 @@ def _written(
     session: Session, row: FeatureAIAssignment, body: AssignmentBody, admin_id: UUID | None
 ) -> Assignment:
     if body.feature_name != row.feature.name:
-        raise Invalid("An assignment stays with its feature. Add one to the other feature.", field="feature_name")
+        raise Invalid(
+            "An assignment stays with its feature. Add one to the other feature.", field="feature_name"
+        )
     targets = _targets(body)
     check_targets(session, row, targets, body.parameters)
     for name in _COLUMNS:
@@ -225,11 +227,14 @@ def _targets(body: AssignmentBody) -> list[tuple[UUID, str]]:
     if not listed:
         if body.model_id is None:
             raise Invalid("Name the model that serves the feature, by its id in /models.", field="model_id")
-        listed = given
+        listed = list(given)
     for model_id, field in given:
         place = 0 if field == "model_id" else 1
         if place >= len(listed) or listed[place][0] != model_id:
-            raise Invalid(f"This is not target {place}. Send {field} or targets, or make them agree.", field=field)
+            raise Invalid(
+                f"This is not target {place}. Send {field} or targets, or make them agree.", field=field
+            )
+        listed[place] = (model_id, field)
     seen: set[UUID] = set()
     for model_id, field in listed:
         if model_id in seen:
@@ -259,21 +264,93 @@ def _set_targets(session: Session, row: FeatureAIAssignment, wanted: Sequence[UU
     session.flush()
 
 
-def _current(row: FeatureAIAssignment, changes: Mapping[str, object]) -> AssignmentBody:
-    """The stored assignment as a body, its targets in the form in which `changes` names them."""
-    ids = [target.model_id for target in row.targets]
-    short = dict(zip(("model_id", "backup_model_id"), ids, strict=False))
-    current = AssignmentBody.of(row).model_copy(update={"feature_name": row.feature.name})
-    named = changes.keys() & {"model_id", "backup_model_id"}
-    if "targets" in changes or (named and len(ids) <= 2):
-        return current.model_copy(update={"targets": None} | ({} if "targets" in changes else short))
-    ...
-    return current
+def _current(row: FeatureAIAssignment) -> AssignmentBody:
+    """What is stored, but for the targets."""
+    prompt = row.prompt_template
+    return AssignmentBody.model_construct(
+        feature_name=row.feature.name,
+        prompt_template=PromptBody(system=prompt.system_template, user=prompt.user_template)
+        if prompt
+        else None,
+        **{name: getattr(row, name) for name in _COLUMNS},
+    )
 
 
-def _with_whole_prompt(row: FeatureAIAssignment, changes: Mapping[str, object]) -> Mapping[str, object]:
+def _expanded(row: FeatureAIAssignment, changes: Mapping[str, object]) -> dict[str, object]:
+    """The changes with what they leave alone of targets and prompt put in."""
+    expanded = dict(changes)
+    if "targets" not in changes:
+        expanded["targets"] = [{"model_id": model_id} for model_id in _patched_targets(row, changes)]
     sent, stored = changes.get("prompt_template"), row.prompt_template
-    if not isinstance(sent, Mapping) or stored is None:
-        return changes
-    whole = {"system": stored.system_template, "user": stored.user_template, **sent}
-    return {**changes, "prompt_template": whole}
+    if isinstance(sent, dict) and stored is not None:
+        expanded["prompt_template"] = {
+            "system": stored.system_template,
+            "user": stored.user_template,
+            **sent,
+        }
+    return expanded
+
+
+def _patched_targets(row: FeatureAIAssignment, changes: Mapping[str, object]) -> list[object]:
+    models: list[object] = [target.model_id for target in row.targets]
+    if "model_id" in changes:
+        if changes["model_id"] is None:
+            raise Invalid(
+                "An assignment needs a model. Name another, or set is_active to false.", field="model_id"
+            )
+        models[:1] = [changes["model_id"]]
+    if "backup_model_id" in changes:
+        backup = changes["backup_model_id"]
+        models[1:2] = [] if backup is None else [backup]
+    return models
+
+
+# --- prompts ------------------------------------------------------------------------------------------
+
+
+def _check_prompt(prompt: PromptBody) -> None:
+    for name, template in (("system", prompt.system), ("user", prompt.user)):
+        try:
+            prompts.check(template or "")
+        except ConfigurationError as error:
+            raise Invalid(error.message, field=f"prompt_template/{name}") from None
+
+
+def _set_prompt(
+    session: Session, row: FeatureAIAssignment, wanted: PromptBody | None, admin_id: UUID | None
+) -> None:
+    """Point at the wanted prompt: the present version where nothing changed, else a new one."""
+    stored = row.prompt_template
+    if wanted is None or (
+        stored and (stored.system_template, stored.user_template) == (wanted.system, wanted.user)
+    ):
+        row.prompt_template = stored if wanted else None
+        return
+    _check_prompt(wanted)
+    feature_id = row.feature.id
+    last = session.scalar(
+        select(func.max(PromptTemplate.version)).where(PromptTemplate.feature_id == feature_id)
+    )
+    row.prompt_template = PromptTemplate(
+        id=new_id(),
+        feature_id=feature_id,
+        version=(last or 0) + 1,
+        system_template=wanted.system,
+        user_template=wanted.user,
+        created_by=admin_id,
+    )
+
+
+def _shown(row: FeatureAIAssignment) -> Assignment:
+    prompt = row.prompt_template
+    models = [target.model_id for target in row.targets]
+    return fields.shown(
+        Assignment,
+        row,
+        feature_name=row.feature.name,
+        model_id=models[0] if models else None,
+        backup_model_id=models[1] if len(models) > 1 else None,
+        targets=[ShownTarget(model_id=model_id, position=place) for place, model_id in enumerate(models)],
+        prompt_template=prompt
+        and Prompt(system=prompt.system_template, user=prompt.user_template, version=prompt.version),
+    )

@@ -28,7 +28,7 @@ class JsonRequest(Request):
     async def load(self) -> None:
         """Read and parse the body, if there is one. Raises WrongMediaType, Malformed, Invalid or TooLarge.
 
-        To be awaited before FastAPI asks for the document: it turns whatever `json()` raises into its own 400.
+        To be awaited before FastAPI asks for the document: it makes its own 400 of whatever `json()` raises.
         """
         body = await self.body()
         if body:

@@ -1,4 +1,4 @@
-"""Errors → `application/problem+json` (RFC 9457): the only module that knows which error is which HTTP answer.
+"""Errors → `application/problem+json` (RFC 9457): the only module that knows which is which HTTP answer.
 
 Every answer has `type`, `title`, `status`, `detail` and `errors`, a list of `{field, message}`.
 """
@@ -64,13 +64,18 @@ _ROUTING: Mapping[type[RoutingError], HTTPStatus] = {
 
 _CONSTRAINTS: Mapping[str, tuple[str, str]] = {
     "uq_ai_providers_slug": ("slug", "Another provider has this slug. Choose another."),
-    "uq_ai_models_provider_id_model_id": ("model_id", "The provider has this model already. Change that one."),
+    "uq_ai_models_provider_id_model_id": (
+        "model_id",
+        "The provider has this model already.",
+    ),
     "uq_features_name": ("name", "Another feature has this name. Choose another."),
     "uq_feature_ai_assignments_feature_id": (
         "feature_name",
         "The feature has an assignment already. Change that one.",
     ),
 }
+
+_UNAVAILABLE: tuple[type[Exception], ...] = (UNAVAILABLE, EngineError, EngineTimeout, ArtifactError)
 
 
 class FieldProblem(BaseModel):
@@ -111,7 +116,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(IntegrityError, _integrity)
     app.add_exception_handler(DataError, _data)
-    for unavailable in (*UNAVAILABLE, EngineError, EngineTimeout, ArtifactError):
+    for unavailable in _UNAVAILABLE:
         app.add_exception_handler(unavailable, _unavailable)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -194,7 +199,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 async def _integrity(request: Request, error: Exception) -> JSONResponse:
     found = error.orig if isinstance(error, IntegrityError) else None
     name = found.diag.constraint_name if isinstance(found, psycopg.Error) else None
-    if name in _CONSTRAINTS:
+    if name is not None and name in _CONSTRAINTS:
         field, message = _CONSTRAINTS[name]
         return problem(HTTPStatus.CONFLICT, message, errors=[FieldError(field, message)])
     return await _unexpected(request, error)
@@ -205,12 +210,15 @@ async def _data(request: Request, error: Exception) -> JSONResponse:
     code = _sqlstate(error)
     logger.warning("PostgreSQL refused a value (SQLSTATE %s) at %s", code, request.url.path)
     return problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY, f"A value cannot be stored (SQLSTATE {code}): too large or out of range."
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"A value cannot be stored (SQLSTATE {code}): too large or out of range.",
     )
 
 
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:
-    if (_sqlstate(error) or "").startswith("54"):  # program limit exceeded: the value is at fault, not the server
+    if (_sqlstate(error) or "").startswith(
+        "54"
+    ):  # program limit exceeded: the value is at fault, not the server
         return await _data(request, error)
     logger.warning("A store does not answer: %s", type(error).__name__)
     return problem(

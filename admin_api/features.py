@@ -12,7 +12,7 @@ from jsonschema.exceptions import SchemaError
 from pydantic import Field, StringConstraints
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, EMPTY_REGISTRY
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from admin_api import fields
@@ -41,11 +41,11 @@ class FeatureReplacement(fields.Body):
     category: Label | None = None
     description: Prose | None = None
     capability: Capability
-    lane: Annotated[Lane, Field(description="Which workers take its jobs: people waiting, or a flood at night.")]
-    input_schema: Annotated[
-        fields.JsonObject,
-        Field(description="JSON Schema 2020-12 of a job's input; `example` is checked against it."),
-    ] = {}
+    lane: Annotated[Lane, Field(description="Which workers take its jobs.")]
+    input_schema: fields.JsonObject = Field(
+        default_factory=dict,
+        description="JSON Schema 2020-12 of a job's input; its `example` is checked against it.",
+    )
     output_schema: fields.JsonObject | None = None
     is_active: bool = True
 
@@ -121,7 +121,7 @@ def replace_feature(name: Name, body: FeatureReplacement, session: Writing, call
 def change_feature(name: Name, changes: Changes, session: Writing, caller: Current) -> Feature:
     """Change some members of a feature."""
     row = found(session, name)
-    body = fields.merged(FeatureReplacement.of(row), changes)
+    body = fields.merged(fields.stored(FeatureReplacement, row), changes)
     return _written(session, row, body, caller.admin_id)
 
 
@@ -130,7 +130,7 @@ def change_feature(name: Name, changes: Changes, session: Writing, caller: Curre
 def delete_feature(name: Name, session: Writing) -> None:
     """Remove a feature with its assignment and prompts. Its jobs in the queue fail; history stays."""
     row = found(session, name)
-    session.execute(FeatureRow.__table__.delete().where(FeatureRow.id == row.id))
+    session.execute(delete(FeatureRow).where(FeatureRow.id == row.id))
 
 
 def found(session: Session, name: str) -> FeatureRow:
@@ -141,12 +141,10 @@ def found(session: Session, name: str) -> FeatureRow:
     return row
 
 
-def _written(
-    session: Session, row: FeatureRow, body: FeatureReplacement, admin_id: UUID | None
-) -> Feature:
+def _written(session: Session, row: FeatureRow, body: FeatureReplacement, admin_id: UUID | None) -> Feature:
     if body.name not in (None, row.name):
         raise Invalid(
-            "A feature keeps its name: applications, jobs and history refer to it. Add a new feature instead.",
+            "A feature keeps its name: applications, jobs and history refer to it. Add another.",
             field="name",
         )
     _check_schema(body.input_schema, "input_schema")
@@ -181,7 +179,8 @@ def _check_schema(schema: Mapping[str, Any], field: str) -> None:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise Invalid(
-            f"This is no valid JSON Schema: {error.message[:300]}", field=pointer([field, *error.absolute_path])
+            f"This is no valid JSON Schema: {error.message[:300]}",
+            field=pointer([field, *error.absolute_path]),
         ) from None
     for reference in _references(schema):
         _check_reference(schema, reference, field)

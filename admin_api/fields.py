@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
 
 from fastapi.exceptions import RequestValidationError
@@ -50,15 +50,15 @@ class Body(BaseModel):
                 del kept[alias]
         return kept
 
-    @classmethod
-    def of(cls, row: object) -> Self:
-        """The body that would make `row`."""
-        values = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
-        return cls.model_construct(**values)
-
 
 B = TypeVar("B", bound=Body)
 M = TypeVar("M", bound=BaseModel)
+
+
+def stored(kind: type[M], row: object) -> M:
+    """The body that would make `row`, as far as its columns are members."""
+    values: dict[str, Any] = {name: getattr(row, name) for name in kind.model_fields if hasattr(row, name)}
+    return kind.model_construct(None, **values)
 
 
 def merged(current: B, changes: Mapping[str, Any]) -> B:
@@ -97,5 +97,5 @@ def shown(kind: type[M], row: object, **members: object) -> M:
 
     Not validated: a row that was made under other rules can still be read, and mended.
     """
-    values = {name: getattr(row, name) for name in kind.model_fields if name not in members}
-    return kind.model_construct(**values, **members)
+    values: dict[str, Any] = {name: getattr(row, name) for name in kind.model_fields if name not in members}
+    return kind.model_construct(None, **values, **members)

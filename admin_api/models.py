@@ -10,7 +10,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, status
 from pydantic import Field, StringConstraints
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from admin_api import fields
@@ -65,7 +66,7 @@ class ModelBody(fields.Body):
     display_name: Label | None = None
     version: Label | None = None
     api_style: Literal["chat", "responses"] = "chat"
-    capabilities: Annotated[fields.Capabilities, Field(min_length=1)] = [Capability.TEXT]
+    capabilities: fields.Capabilities = Field(default_factory=lambda: [Capability.TEXT], min_length=1)
     context_window: Positive32 | None = None
     max_output_tokens: Positive32 | None = None
     supports_streaming: bool = True
@@ -77,8 +78,8 @@ class ModelBody(fields.Body):
     batch_output_price_per_1k: Price | None = None
     price_unit: PriceUnit = PriceUnit.TOKENS
     retires_at: date | None = None
-    default_parameters: fields.JsonObject = {}
-    constraints: fields.JsonObject = {}
+    default_parameters: fields.JsonObject = Field(default_factory=dict)
+    constraints: fields.JsonObject = Field(default_factory=dict)
     is_default: bool = False
     is_active: bool = True
     sort_order: Whole32 = 0
@@ -168,7 +169,7 @@ def change_model(model_id: UUID, changes: Changes, session: Writing, caller: Cur
     """Change some members of a model. A new price holds from now on."""
     row = _found(session, model_id)
     price = _price(session, row)
-    current = ModelBody.of(row).model_copy(update=_price_members(price))
+    current = fields.stored(ModelBody, row).model_copy(update=_price_members(price))
     return _written(session, row, fields.merged(current, changes), price, caller.admin_id)
 
 
@@ -180,10 +181,10 @@ def delete_model(model_id: UUID, session: Writing) -> None:
     users = [feature.name for feature in _features_served(session, row)]
     if users:
         raise Conflict(
-            f"Model {row.model_id!r} is in use by the assignments of: {', '.join(users)}. Assign other models "
+            f"Model {row.model_id!r} is in use by the assignments of: {', '.join(users)}. Assign others "
             "there first, or set is_active of the model to false."
         )
-    session.execute(AIModel.__table__.delete().where(AIModel.id == row.id))
+    session.execute(delete(AIModel).where(AIModel.id == row.id))
 
 
 def _found(session: Session, model_id: UUID) -> AIModel:
@@ -239,8 +240,10 @@ def _prices(session: Session, rows: Sequence[AIModel]) -> dict[UUID, ModelPrice]
     """The prices in force now, by model."""
     found = session.scalars(
         select(ModelPrice)
-        .distinct(ModelPrice.model_id)
-        .where(ModelPrice.model_id.in_([row.id for row in rows]), ModelPrice.valid_from <= func.clock_timestamp())
+        .ext(distinct_on(ModelPrice.model_id))
+        .where(
+            ModelPrice.model_id.in_([row.id for row in rows]), ModelPrice.valid_from <= func.clock_timestamp()
+        )
         .order_by(ModelPrice.model_id, ModelPrice.valid_from.desc())
     )
     return {price.model_id: price for price in found}

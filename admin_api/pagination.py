@@ -36,12 +36,12 @@ class PageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str | None, Field(max_length=1000, description="`next_cursor` of the page before.")] = None
+    cursor: Annotated[str | None, Field(max_length=1000, description="`next_cursor` of a page.")] = None
 
 
 def page_of(
     session: Session,
-    statement: Select[tuple[Row]],
+    statement: Select[Row],
     query: PageQuery,
     *,
     by: Sequence[InstrumentedAttribute[Any]],

@@ -54,7 +54,7 @@ def _protocol(name: str) -> str:
 
 def _key(secret: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[\x21-\x7e]{1,4096}", secret.get_secret_value()):
-        raise ValueError("A key is 1 to 4096 printable ASCII characters without spaces. Check what was pasted.")
+        raise ValueError("A key is 1 to 4096 printable ASCII characters without spaces. Paste it anew.")
     return secret
 
 
@@ -73,14 +73,16 @@ class ProviderBody(fields.Body):
         Field(description=f"Wire protocol: {', '.join(PROTOCOLS)}. Also known: {', '.join(ALIASES)}."),
     ]
     organization: Label | None = None
-    base_url: Annotated[str, StringConstraints(max_length=2000, strip_whitespace=True), AfterValidator(_base_url)]
+    base_url: Annotated[
+        str, StringConstraints(max_length=2000, strip_whitespace=True), AfterValidator(_base_url)
+    ]
     api_version: Label | None = None
     api_key: Annotated[
         Annotated[SecretStr, AfterValidator(_key)] | None,
         Field(description="Write-only. Absent: the stored key stays, in a PUT too. Null: it is removed."),
     ] = None
-    capabilities: fields.Capabilities = []
-    settings: fields.JsonObject = {}
+    capabilities: fields.Capabilities = Field(default_factory=list)
+    settings: fields.JsonObject = Field(default_factory=dict)
     requests_per_minute: Annotated[Positive32 | None, Field(description=_NOT_ENFORCED)] = None
     tokens_per_minute: Annotated[Positive32 | None, Field(description=_NOT_ENFORCED)] = None
     max_concurrency: Annotated[Positive32 | None, Field(description=_NOT_ENFORCED)] = None
@@ -175,7 +177,7 @@ def change_provider(
 ) -> Provider:
     """Change some members of a provider."""
     row = _found(session, provider_id)
-    body = fields.merged(ProviderBody.of(row), changes)
+    body = fields.merged(fields.stored(ProviderBody, row), changes)
     return _written(session, row, body, caller.admin_id, using.vault)
 
 
@@ -251,7 +253,9 @@ def _store_key(row: AIProvider, key: SecretStr | None, vault: Vault) -> None:
         return
     clear = key.get_secret_value()
     row.key_version += 1
-    sealed = vault.seal(clear, table="ai_providers", row=str(row.id), field="api_key", version=row.key_version)
+    sealed = vault.seal(
+        clear, table="ai_providers", row=str(row.id), field="api_key", version=row.key_version
+    )
     row.sealed_key = sealed.blob
     row.key_last4 = clear[-4:] if len(clear) > 4 else ""
 

@@ -77,7 +77,7 @@ class Rule:
             if self.scope is not None and self.scope not in principal.scopes:
                 raise Forbidden(f"The token lacks the scope {self.scope}. Use a token that has it.")
         elif self.mfa and not principal.mfa:
-            raise Forbidden("This needs a second factor: log in with one (the token's claim mfa is not true).")
+            raise Forbidden("This needs a second factor: log in with one (mfa is not true in the token).")
 
     @property
     def openapi(self) -> dict[str, Any]:
@@ -163,7 +163,9 @@ def authenticate(using: Services, headers: Any) -> Principal:
 
 def _bearer(header: str | None) -> str:
     if not header:
-        raise Unauthenticated("Send Authorization: Bearer with an admin or application token.", presented=False)
+        raise Unauthenticated(
+            "Send Authorization: Bearer with an admin's or application's token.", presented=False
+        )
     scheme, _, token = header.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:

@@ -16,9 +16,9 @@ from store.settings import Settings
 from store.vault import Keyring, Vault
 from workers.artifacts import Artifacts
 from workers.client import Client
+from workers.doorbells import Doorbells
 
-_THREADS = 40  # of Starlette's thread pool, in which the routes run
-_CONNECTIONS = 10  # a request holds one for milliseconds; more threads than that wait their turn
+_CONNECTIONS = 10  # a request holds one for milliseconds; Starlette's 40 threads take turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Services:
     vault: Vault
     client: Client
     artifacts: Artifacts
+    doorbells: Doorbells
     transport: Transport
 
 
@@ -46,6 +47,8 @@ def opened(settings: Settings) -> Iterator[Services]:
         stack.callback(pool.close)
         client = Client(settings, pool=pool)
         stack.callback(client.close)
+        doorbells = Doorbells(settings.redis())
+        stack.callback(doorbells.close)
         transport = Transport()
         stack.callback(transport.close)
         yield Services(
@@ -56,6 +59,7 @@ def opened(settings: Settings) -> Iterator[Services]:
             vault=Vault(keyring),
             client=client,
             artifacts=Artifacts(settings.artifacts_url),
+            doorbells=doorbells,
             transport=transport,
         )
 

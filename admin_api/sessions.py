@@ -25,7 +25,7 @@ def _reading(using: Using) -> Iterator[Session]:
 
 def _writing(using: Using) -> Iterator[Session]:
     """Writers queue at the version row, so what a route has read stays true until it has written."""
-    with Session(using.engine, expire_on_commit=False) as session, session.begin():
+    with Session(using.engine, autoflush=False, expire_on_commit=False) as session, session.begin():
         session.execute(_LOCK)
         yield session
 

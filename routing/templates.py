@@ -131,17 +131,15 @@ def _weighed(value: _Json) -> _Json:
         room -= len(item) if isinstance(item, str) else 1
         if room < 0:
             raise _RefusedError(f"a value exceeds {MAX_OUTPUT:,} characters or elements")
-        if isinstance(item, Undefined):
-            str(item)  # StrictUndefined raises here, and names itself
         if isinstance(item, Mapping):
             pending.extend(item)
             pending.extend(item.values())
         elif isinstance(item, list | tuple):
             pending.extend(item)
+        elif isinstance(item, Undefined):
+            str(item)  # a missing variable raises here and names itself; `x if y` without else is just empty
         elif not isinstance(item, str | int | float | None):
-            raise _RefusedError(
-                f"a {type(item).__name__} is no value to write; turn a generator into a `list`"
-            )
+            raise _RefusedError(f"a {type(item).__name__} is no value; turn a generator into a `list`")
     return value
 
 

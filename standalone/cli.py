@@ -104,7 +104,7 @@ def api(
     parent: Parent = None,
 ) -> None:
     """Run the admin API alone."""
-    from admin_api.app import serve
+    from standalone.api_server import serve
 
     settings = _part(parent)
     serve(settings, host=host, port=port)

@@ -83,4 +83,5 @@ def engine(
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error must not print what was to be stored
     )

@@ -6,7 +6,6 @@ Every setting is `ORRERY_<NAME>`. Provider keys are never read from here: they l
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -61,12 +60,12 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @cached_property
+    @property
     def keyring_file(self) -> Path:
         """Where the master keys lie unless `master_keys` is given."""
         return self.master_keys_file or self.home / "master.keys"
 
-    @cached_property
+    @property
     def artifacts_url(self) -> str:
         """Folder path or `s3://` URL of the artifact store."""
         return self.artifacts or str(self.home / "artifacts")

@@ -21,6 +21,8 @@ from standalone.engines import Endpoints, Engines
 from store.migrations import upgrade
 from store.settings import Settings
 from store.vault import Keyring
+from tests.rows import Rows
+from tests.sandbox import Sandbox
 
 _TEMPLATE = "orrery_template"
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "400"}
@@ -51,13 +53,13 @@ def engines(run_id: str) -> Iterator[Endpoints]:
 @pytest.fixture(scope="session")
 def template(engines: Endpoints, run_id: str) -> str:
     """Name of a migrated database that tests copy."""
-    with _locked(Path(tempfile.gettempdir()) / f"orrery-tests-{run_id[:12]}.lock"):
-        with psycopg.connect(engines.database_url, autocommit=True) as db:
-            found = db.execute("SELECT FROM pg_database WHERE datname = %s", [_TEMPLATE]).fetchone()
-            if found is None:
-                db.execute(f"CREATE DATABASE {_TEMPLATE}_new".encode())
-                upgrade(database_named(engines.database_url, f"{_TEMPLATE}_new"))
-                db.execute(f"ALTER DATABASE {_TEMPLATE}_new RENAME TO {_TEMPLATE}".encode())
+    lock = Path(tempfile.gettempdir()) / f"orrery-tests-{run_id[:12]}.lock"
+    with _locked(lock), psycopg.connect(engines.database_url, autocommit=True) as db:
+        found = db.execute("SELECT FROM pg_database WHERE datname = %s", [_TEMPLATE]).fetchone()
+        if found is None:
+            db.execute(f"CREATE DATABASE {_TEMPLATE}_new".encode())
+            upgrade(database_named(engines.database_url, f"{_TEMPLATE}_new"))
+            db.execute(f"ALTER DATABASE {_TEMPLATE}_new RENAME TO {_TEMPLATE}".encode())
     return _TEMPLATE
 
 
@@ -93,6 +95,29 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
         feeder_seconds=0.1,
         grace_seconds=5,
     )
+
+
+@pytest.fixture
+def rows(settings: Settings) -> Iterator[Rows]:
+    """Writes configuration rows."""
+    rows = Rows(settings)
+    yield rows
+    rows.close()
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[Sandbox]:
+    """One sandbox per test process."""
+    sandbox = Sandbox()
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.fixture
+def sandbox(sandbox_process: Sandbox) -> Sandbox:
+    """The sandbox without faults, nothing called yet."""
+    sandbox_process.reset()
+    return sandbox_process
 
 
 def database_named(url: str, name: str) -> str:

@@ -94,7 +94,7 @@ class AssignmentTarget(Base):
         ForeignKey("feature_ai_assignments.id", ondelete="CASCADE"), primary_key=True
     )
     position: Mapped[int] = mapped_column(primary_key=True)
-    model_id: Mapped[UUID] = mapped_column(ForeignKey("ai_models.id"))
+    model_id: Mapped[UUID] = mapped_column(ForeignKey("ai_models.id"), index=True)
 
     assignment: Mapped[FeatureAIAssignment] = relationship(back_populates="targets", lazy="raise")
     model: Mapped[AIModel] = relationship(lazy="raise")

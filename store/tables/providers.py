@@ -62,7 +62,7 @@ class AIModel(Row, Base):
         CheckConstraint("max_output_tokens > 0", name="max_output_tokens_positive"),
     )
 
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("ai_providers.id"))
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey("ai_providers.id"), index=True)
     model_id: Mapped[str]
     name: Mapped[str]
     display_name: Mapped[str | None]

@@ -109,7 +109,6 @@ def assignment(*, system: str | None = None, user: str | None = None, **fields: 
     row = Assignment(
         id=uuid4(),
         feature_id=uuid4(),
-        version=1,
         strategy="priority",
         targets=(),
         prompt=prompt,

@@ -33,10 +33,8 @@ def _prices(draw: st.DrawFn) -> Price:
 
 
 def _plus(a: Usage, b: Usage) -> Usage:
-    def add(name: str) -> int:
-        return int(getattr(a, name)) + int(getattr(b, name))
-
-    return Usage(*(add(n) for n in ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens")))
+    names = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens")
+    return replace(a, **{name: getattr(a, name) + getattr(b, name) for name in names})
 
 
 def _known(usage: Usage, price: Price) -> Decimal:

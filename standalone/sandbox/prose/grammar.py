@@ -1,7 +1,7 @@
 """A small generative grammar: one sentence from each pool, in order, its slots filled from word lists.
 
-With eight pools or more of about ten sentences, and slots inside them, a recipe yields far more than 10^10 texts, so
-that a year of horoscopes does not repeat itself.
+With eight pools or more of about ten sentences, and slots inside them, a recipe yields far more than 10^10
+texts, so that a year of horoscopes does not repeat itself.
 """
 
 import random

@@ -40,11 +40,13 @@ def test_the_same_question_gets_the_same_answer_and_another_model_another_one(ch
     assert text() != text(model="other-model")
 
 
-def test_the_prompt_is_counted(chat: Ask) -> None:
-    def counted(text: str) -> int:
-        return int(chat(text).json()["usage"]["prompt_tokens"])
+@pytest.mark.parametrize(("character", "for_ten_tokens"), [("a", 40), ("ж", 35), ("漢", 12)])
+def test_the_prompt_is_counted_by_its_script(chat: Ask, character: str, for_ten_tokens: int) -> None:
+    def counted(length: int) -> int:
+        return int(chat(character * length).json()["usage"]["prompt_tokens"])
 
-    assert counted("word " * 400) - counted("word " * 200) == 250
+    assert counted(for_ten_tokens) == 10 + 4
+    assert counted(for_ten_tokens + 1) == 11 + 4
 
 
 def test_a_stream_carries_the_same_text_and_the_usage(chat: Ask, events: Events) -> None:

@@ -1,0 +1,28 @@
+"""The admin API as a process."""
+
+from __future__ import annotations
+
+import uvicorn
+
+from admin_api.app import create_app
+from store.settings import Settings
+
+_GRACE_SECONDS = 10
+_KEEP_ALIVE_SECONDS = 75  # longer than the usual 60 s of a proxy in front, which must be the one to close
+
+
+def serve(settings: Settings, *, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way get ten seconds to end."""
+    uvicorn.run(
+        create_app(settings),
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
