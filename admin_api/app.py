@@ -27,7 +27,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.services = services
             yield
 
-    app = FastAPI(
+    app = docs.Documented(
         title="Orrery",
         version=version("orrery"),
         summary="AI jobs: configuration, queue and results.",

@@ -59,8 +59,6 @@ class AssignmentBody(fields.Body):
     agree. Each change of the prompt is kept as its next version.
     """
 
-    READ_ONLY: ClassVar[frozenset[str]] = fields.Body.READ_ONLY | {"feature_id"}
-
     feature_name: features.FeatureName
     model_id: UUID | None = None
     backup_model_id: UUID | None = None

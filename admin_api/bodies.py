@@ -37,6 +37,11 @@ class JsonRequest(Request):
                 raise WrongMediaType("Send the body as JSON, with Content-Type: application/json.")
             self._document = await run_in_threadpool(parse, body)
 
+    def check_address(self) -> None:
+        """Raise Invalid where the path or the query holds a NUL character."""
+        for name, value in (*self.path_params.items(), *self.query_params.multi_items()):
+            _check_text(value, (None, name))
+
     async def json(self) -> Any:
         """The document that `load` parsed."""
         return self._document

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
+from admin_api.errors import Problem
+
 _ASSETS = "/docs/assets"
+
+
+class Documented(FastAPI):
+    """FastAPI whose schema knows the body of problem answers, to which every operation refers."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= {**problem.pop("$defs"), "Problem": problem}
+        return document
 
 
 def install(app: FastAPI) -> None:

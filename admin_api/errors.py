@@ -21,6 +21,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import OperationalError as EngineError
 from sqlalchemy.exc import TimeoutError as EngineTimeout
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin_api.refusals import (
     Conflict,
@@ -115,10 +116,39 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(IntegrityError, _integrity)
-    app.add_exception_handler(DataError, _data)
+    for unstorable in (DataError, psycopg.DataError):
+        app.add_exception_handler(unstorable, _data)
     for unavailable in _UNAVAILABLE:
         app.add_exception_handler(unavailable, _unavailable)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(Incidents)
+
+
+class Incidents:
+    """ASGI middleware that answers what nobody foresaw.
+
+    In place of Starlette's handler for `Exception`, which raises again after it has answered: the server then
+    drops the connection under the client's next request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; answer in its place what it raises, unless an answer has begun."""
+        has_begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if has_begun or scope["type"] != "http":
+                raise
+            answer = await _unexpected(Request(scope), error)
+            await answer(scope, receive, send)
 
 
 def problem(

@@ -29,7 +29,13 @@ LARGEST_JOB = 40 * 1024 * 1024  # bytes: pictures and audio travel inside of the
 _allow_enqueueing = allow(Actor.SUPER_ADMIN, Actor.ADMIN, Actor.APPLICATION, scope=Scope.ENQUEUE)
 _allow_watching = allow(Actor.SUPER_ADMIN, Actor.ADMIN, Actor.APPLICATION, scope=Scope.READ)
 
+# The type is the provider's word: nothing a browser would run may come from this origin.
+_PLAYABLE = re.compile(r"(audio|video)/[\w.+-]+|image/(png|jpeg|webp|gif)")
 _POLL_SECONDS = (0.05, 0.5)  # first and longest pause
+# Years that every part of the way can hold, whatever the time zone.
+_RunAt = Annotated[
+    AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
+]
 _Tag = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -43,7 +49,7 @@ class JobBody(BaseModel):
     user_id: Annotated[_Tag | None, Field(description="The end user; never decides about keys.")] = None
     plan: _Tag | None = None
     priority: Annotated[int, Field(ge=-100, le=100, description="Lower runs first inside its lane.")] = 0
-    run_at: Annotated[AwareDatetime | None, Field(description="Not before this time; null: now.")] = None
+    run_at: Annotated[_RunAt | None, Field(description="Not before this time; null: now.")] = None
     deadline_seconds: Annotated[
         Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None,
         Field(description="The job fails if it has not ended by then."),
@@ -202,6 +208,9 @@ def get_artifact(job_id: UUID, request: Request, caller: Current, using: Using) 
         state = "has none" if job.is_finished else f"is {job.state}: wait for its end"
         raise NotFound(f"There is no artifact of job {job_id}: it {state}.")
     name = job.artifact_key.rpartition("/")[2]
+    media_type = str((job.result or {}).get("media_type"))
+    if not _PLAYABLE.fullmatch(media_type):
+        media_type = "application/octet-stream"
     headers = {
         "ETag": f'"{name}"',  # an artifact never changes: each run has a key of its own
         "Accept-Ranges": "bytes",
@@ -225,7 +234,7 @@ def get_artifact(job_id: UUID, request: Request, caller: Current, using: Using) 
         using.artifacts.stream(job.artifact_key, start=start, end=end),
         status.HTTP_206_PARTIAL_CONTENT if partial else status.HTTP_200_OK,
         headers,
-        media_type=(job.result or {}).get("media_type") or "application/octet-stream",
+        media_type=media_type,
     )
 
 
@@ -282,7 +291,7 @@ def _accepted(job_id: UUID, body: JobBody) -> Job:
         config_version=None,
         attempt_count=0,
         tokens=Tokens(input=None, output=None, cached=None, reasoning=None, estimated=False),
-        cost_usd=None,
+        cost_usd="0",
         latency_ms=None,
         error=None,
         result=None,

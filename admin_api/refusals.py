@@ -31,7 +31,7 @@ class Refused(Exception):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.errors = () if field is None else (FieldError(field, message),)
+        self.errors: tuple[FieldError, ...] = () if field is None else (FieldError(field, message),)
 
 
 class Unauthenticated(Refused):

@@ -139,6 +139,7 @@ class GuardedRoute(APIRoute):
             rule.check(principal)
             request.state.principal = principal
             strict = JsonRequest(request.scope, request.receive)
+            strict.check_address()
             if reads_body:
                 await strict.load()
             return await handle(strict)

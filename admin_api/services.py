@@ -43,7 +43,9 @@ def opened(settings: Settings) -> Iterator[Services]:
     with ExitStack() as stack:
         configuration = engine(settings.database(), Role.API, size=_CONNECTIONS, application="orrery api")
         stack.callback(configuration.dispose)
-        pool = open_pool(settings.database(), Role.API, size=_CONNECTIONS, application="orrery api")
+        pool = open_pool(
+            settings.database(), Role.API, size=_CONNECTIONS, application="orrery api", check=True
+        )
         stack.callback(pool.close)
         client = Client(settings, pool=pool)
         stack.callback(client.close)

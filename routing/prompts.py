@@ -13,7 +13,11 @@ from routing.values import Assignment, Call, Capability, Feature, Request, Route
 __all__ = ["check", "compose", "render"]
 
 _WHOLE_INPUT = "{{ input | tojson }}"
-_DEFAULT_USER = {Capability.IMAGE: "{{ prompt }}"}
+_DEFAULT_USER = {
+    Capability.IMAGE: "{{ prompt }}",
+    Capability.VISION: "{{ text | default('') }}",  # the picture may speak for itself
+    Capability.TRANSCRIPTION: "{{ text | default('') }}",
+}
 _NEEDS_TEXT = {Capability.SPEECH, Capability.MODERATION, Capability.EMBEDDING, Capability.IMAGE}
 
 

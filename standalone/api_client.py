@@ -37,6 +37,10 @@ class ApiClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
         self._connection.close()
 
     def call(self, method: str, path: str, body: object = None) -> Any:

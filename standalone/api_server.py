@@ -5,6 +5,7 @@ from __future__ import annotations
 import uvicorn
 
 from admin_api.app import create_app
+from standalone.signals import end_quietly
 from store.settings import Settings
 
 _GRACE_SECONDS = 10
@@ -13,6 +14,7 @@ _KEEP_ALIVE_SECONDS = 75  # longer than the usual 60 s of a proxy in front, whic
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT; requests under way get ten seconds to end."""
+    end_quietly()
     uvicorn.run(
         create_app(settings),
         host=host,

@@ -322,10 +322,10 @@ def _end_on_sigterm() -> None:
 
 @contextmanager
 def _steps(title: str) -> Iterator[Callable[[str], None]]:
-    """Shows what is being done: one moving line on a terminal, plain lines elsewhere."""
+    """Shows what is being done: one moving line on a terminal, plain lines elsewhere; "" ends the line."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda step: print(f"{title}: {step}", file=sys.stderr, flush=True)
+        yield lambda step: print(f"{title}: {step}", file=sys.stderr, flush=True) if step else None
         return
     with console.status(f"{title} …") as line:
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from rich.console import Console
 
 from standalone import demo_report
 from standalone.api_client import ApiClient
@@ -82,7 +81,7 @@ class Findings:
 
 def run_demo(settings: Settings, *, on_step: Step, serve: bool) -> bool:
     """Run the demo and print its report; returns whether all of it held."""
-    console = Console()
+    console = demo_report.console()
     began = time.monotonic()
     layout = Layout(port=free_port(), workers=2, threads=_THREADS, sandbox=True)
     own = {"artifacts": None, "database_url": None, "redis_url": None, "log_level": "WARNING"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,9 +15,20 @@ if TYPE_CHECKING:
 _VIOLET, _CYAN, _DIM = "#c084fc", "#22d3ee", "dim"
 
 
+_PLAIN_WIDTH = 120
+_WIDTH_WITH_TEXT = 110
+_PREVIEW = 26
+
+
+def console() -> Console:
+    """The terminal, or plain lines of 120 characters where there is none."""
+    found = Console()
+    return found if found.is_terminal else Console(width=_PLAIN_WIDTH)
+
+
 def show(findings: Findings, console: Console) -> None:
     """Print the jobs, the failover and the checks."""
-    console.print(_jobs(findings))
+    console.print(_jobs(findings, with_text=console.width >= _WIDTH_WITH_TEXT))
     after = sum(horoscope.after_swap for horoscope in findings.horoscopes)
     console.print(
         f"Swapped at configuration version {findings.swap_version}: "
@@ -29,17 +41,20 @@ def show(findings: Findings, console: Console) -> None:
     console.print(f"[{_DIM}]{findings.seconds:.1f} s, everything included.[/]")
 
 
-def _jobs(findings: Findings) -> Table:
-    table = Table(title="Text → speech, with a hot swap in between", title_style=f"bold {_VIOLET}")
-    table.add_column("sign", style=_CYAN)
+def _jobs(findings: Findings, *, with_text: bool) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, title="Text → speech, with a hot swap in between", title_style=f"bold {_VIOLET}"
+    )
+    table.add_column("sign", style=_CYAN, no_wrap=True)
     for name in ("model", "config", "started", "tokens", "cost $", "audio s"):
         table.add_column(name, justify="left" if name in ("model", "started") else "right", no_wrap=True)
-    table.add_column("text", overflow="ellipsis", no_wrap=True, max_width=44)
+    if with_text:
+        table.add_column("text", no_wrap=True)
     for horoscope in findings.horoscopes:
         job = horoscope.text
         result = job["result"] or {}
         failed = f"{(job['error'] or {}).get('class')}: {(job['error'] or {}).get('message')}"
-        table.add_row(
+        cells = [
             horoscope.sign,
             job["model"],
             str(job["config_version"]),
@@ -47,8 +62,8 @@ def _jobs(findings: Findings) -> Table:
             str(sum(job["tokens"][kind] or 0 for kind in ("input", "output"))),
             f"{Decimal(job['cost_usd']):.6f}" if job["cost_usd"] is not None else "?",
             f"{horoscope.audio_seconds:.1f}",
-            result.get("text") or failed,
-        )
+        ]
+        table.add_row(*cells, *([f"{(result.get('text') or failed)[:_PREVIEW]}…"] if with_text else []))
     return table
 
 

@@ -47,7 +47,7 @@ class Sandbox:
         self._client.call("DELETE", "/_sandbox/calls")
 
     def close(self) -> None:
-        self._client.__exit__()
+        self._client.close()
         self._process.terminate()
         self._process.wait(timeout=10)
         assert self._process.stdout is not None

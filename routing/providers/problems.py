@@ -34,7 +34,7 @@ from routing.providers.wire import HttpResponse
 _LONGEST = 2_000  # characters of a message
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid")
 # Providers mask keys in their own way when they quote one back; even the ends of it need not be stored.
-_QUOTED_KEY = re.compile(r"\b(?:sk|pk|rk|key|gsk|xai|AIza)[-_][A-Za-z0-9_\-*.…]{6,}|\bAIza[\w\-*]{10,}")
+_QUOTED_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai)[-_][A-Za-z0-9_\-*.…]{6,}|\bAIza[\w\-*]{10,}")
 _REFUSAL = re.compile(
     r"unsupported|not supported|does not support|deprecated|extra inputs are not permitted|extra_forbidden"
     r"|unknown parameter|unrecognized request argument|only the default",

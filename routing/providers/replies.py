@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -40,9 +41,9 @@ def json_object(response: HttpResponse) -> Mapping[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """The JSON value of `text`, None where it is none (NaN and Infinity are none)."""
+    """The JSON value of `text`, None where it is none. Numbers must be finite: a database refuses others."""
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
 
@@ -149,6 +150,11 @@ def _chunk(chunk: Any) -> str:
         text = chunk.get("text")
         return text if isinstance(text, str) else ""
     return chunk if isinstance(chunk, str) else ""
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
 
 
 def _refuse(constant: str) -> NoReturn:

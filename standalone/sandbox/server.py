@@ -1,9 +1,7 @@
 """Serve the sandbox with uvicorn until a signal ends it."""
 
 import asyncio
-import signal
 import socket
-import threading
 from collections.abc import Callable
 
 import uvicorn
@@ -11,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from standalone.sandbox.app import create_app
 from standalone.sandbox.exchange import TRANSPORT
+from standalone.signals import end_quietly
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
@@ -70,13 +69,6 @@ def serve(host: str = "127.0.0.1", port: int = 0, *, on_ready: Callable[[str], N
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GIVE_UP_SECONDS,
     )
-    _accept_signals_quietly()
+    end_quietly()
     with listener:
         _Server(config, lambda: on_ready(url) if on_ready else None).run(sockets=[listener])
-
-
-def _accept_signals_quietly() -> None:
-    """uvicorn raises the signal that stopped it once more, which would turn a clean stop into a kill."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: None)

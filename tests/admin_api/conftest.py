@@ -31,6 +31,7 @@ class Api:
     def __init__(self, http: httpx.Client, token: str | None) -> None:
         self._http = http
         self.token = token
+        self.host, self.port = http.base_url.host, http.base_url.port
 
     def call(self, method: str, path: str, json: Any = None, **options: Any) -> httpx.Response:
         """The answer to one request; `path` is below /api/v1."""

@@ -44,7 +44,9 @@ def test_targets_have_two_forms(api: Api) -> None:
 
 def test_a_bad_field_is_named(api: Api) -> None:
     a, b, _ = models(api)
-    deaf = api.made("/models", model_body(api.get("/providers").json()["items"][0], "x", capabilities=["speech"]))
+    deaf = api.made(
+        "/models", model_body(api.get("/providers").json()["items"][0], "x", capabilities=["speech"])
+    )
     tired = api.made("/models", model_body(api.get("/providers").json()["items"][0], "y", is_active=False))
     base = {"feature_name": "tarot_reading", "model_id": a}
     unknown = "01a20014-64af-763e-823e-5bdedc96b077"
@@ -79,9 +81,7 @@ def test_a_bad_field_is_named(api: Api) -> None:
 def test_a_protocol_must_speak_the_capability(api: Api) -> None:
     provider = api.made("/providers", provider_body(type="anthropic"))
     model = api.made("/models", model_body(provider, capabilities=["speech"]))
-    refused = api.post(
-        "/feature-assignments", {"feature_name": "daily_zodiac_tts", "model_id": model["id"]}
-    )
+    refused = api.post("/feature-assignments", {"feature_name": "daily_zodiac_tts", "model_id": model["id"]})
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["field"] == "model_id"
 
@@ -104,14 +104,22 @@ def test_prompts_are_kept_in_versions(api: Api, people: People) -> None:
         prompt = api.patch(path, change).json()["prompt_template"]
         return prompt and prompt["version"]
 
-    assert assignment["prompt_template"] == {"system": "Be brief.", "user": "Cards: {{ cards }}", "version": 1}
+    assert assignment["prompt_template"] == {
+        "system": "Be brief.",
+        "user": "Cards: {{ cards }}",
+        "version": 1,
+    }
     assert version({"max_retries": 0}) == 1
     assert version({"prompt_template": {"user": "{{ cards }}"}}) == 2
     assert api.get(path).json()["prompt_template"]["system"] == "Be brief."
     assert version({"prompt_template": None}) is None
     assert version({"prompt_template": {"user": "again"}}) == 3
     kept = people.run("SELECT version, system_template, user_template FROM prompt_templates ORDER BY version")
-    assert kept == [(1, "Be brief.", "Cards: {{ cards }}"), (2, "Be brief.", "{{ cards }}"), (3, None, "again")]
+    assert kept == [
+        (1, "Be brief.", "Cards: {{ cards }}"),
+        (2, "Be brief.", "{{ cards }}"),
+        (3, None, "again"),
+    ]
 
 
 def test_lists_can_be_narrowed(api: Api) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.nouns import assigned, feature_body, model_body, provider_body
 
-PRICED = {"input_price_per_1k": "0.00015", "output_price_per_1k": 0.0006}
+PRICED: Json = {"input_price_per_1k": "0.00015", "output_price_per_1k": 0.0006}
 
 
 def prices_of(people: People, model: Json) -> list[Any]:

@@ -314,6 +314,7 @@ def test_finish_reasons_are_normalised_and_kept(finish: str | None, expected: Fi
         ('```json\n{"a": 1}\n```', {"a": 1}),
         ("[1]", None),
         ('{"a": NaN}', None),
+        ('{"a": 1e999}', None),
         ("{not json}", None),
         ("7", None),
     ],

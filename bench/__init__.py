@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench`. Everything is compared within one run, and ratios are what counts."""
