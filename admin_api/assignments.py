@@ -21,7 +21,8 @@ from admin_api.serving import check_targets
 from admin_api.sessions import Reading, Writing
 from routing import prompts
 from routing.errors import ConfigurationError
-from store.tables import AssignmentTarget, FeatureAIAssignment, PromptTemplate, new_id
+from store.ids import new_id
+from store.tables import AssignmentTarget, FeatureAIAssignment, PromptTemplate
 from store.tables import Feature as FeatureRow
 
 router = APIRouter(prefix="/feature-assignments", tags=["feature-assignments"], route_class=GuardedRoute)
@@ -300,6 +301,10 @@ def _patched_targets(row: FeatureAIAssignment, changes: Mapping[str, object]) ->
     if "backup_model_id" in changes:
         backup = changes["backup_model_id"]
         models[1:2] = [] if backup is None else [backup]
+    elif len(models) > 1 and str(models[0]) == str(models[1]):
+        raise Invalid(
+            "This model is the backup now. Send another backup_model_id, or null.", field="model_id"
+        )
     return models
 
 

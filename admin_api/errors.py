@@ -102,7 +102,7 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     },
     "503": {
-        "description": "The database cannot be reached. Nothing was written; try again after `Retry-After`.",
+        "description": "The database cannot be reached. Try again after `Retry-After` seconds.",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     },
 }
@@ -253,7 +253,7 @@ async def _unavailable(request: Request, error: Exception) -> JSONResponse:
     logger.warning("A store does not answer: %s", type(error).__name__)
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "A store behind the API does not answer. Nothing was written; try again.",
+        "A store behind the API does not answer. Try again; after a write, look first whether it was kept.",
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
 
@@ -263,7 +263,7 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.error("Incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
-        f"Something unforeseen happened. Nothing was written. The server's log has incident {incident}.",
+        f"Something unforeseen happened. The server's log has incident {incident}.",
     )
 
 

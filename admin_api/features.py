@@ -25,7 +25,8 @@ from admin_api.sessions import Reading, Writing
 from routing.admission import check_input
 from routing.errors import InputRejected
 from routing.values import Capability
-from store.tables import AIModel, AssignmentTarget, FeatureAIAssignment, new_id
+from store.ids import new_id
+from store.tables import AIModel, AssignmentTarget, FeatureAIAssignment
 from store.tables import Feature as FeatureRow
 
 router = APIRouter(prefix="/features", tags=["features"], route_class=GuardedRoute)

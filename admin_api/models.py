@@ -22,6 +22,7 @@ from admin_api.refusals import Conflict, Invalid, NotFound
 from admin_api.security import Current, GuardedRoute, allow_reading, allow_writing
 from admin_api.sessions import Reading, Writing
 from routing.values import Capability, PriceUnit
+from store.ids import new_id
 from store.tables import (
     AIModel,
     AIProvider,
@@ -29,7 +30,6 @@ from store.tables import (
     Feature,
     FeatureAIAssignment,
     ModelPrice,
-    new_id,
 )
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=GuardedRoute)

@@ -22,7 +22,8 @@ from admin_api.services import Using
 from admin_api.sessions import Reading, Writing
 from routing import values
 from routing.providers import ALIASES, PROTOCOLS
-from store.tables import AIModel, AIProvider, new_id
+from store.ids import new_id
+from store.tables import AIModel, AIProvider
 from store.vault import Vault
 
 router = APIRouter(prefix="/providers", tags=["providers"], route_class=GuardedRoute)

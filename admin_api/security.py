@@ -17,6 +17,7 @@ from fastapi import Depends, Request, Response, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.datastructures import Headers
 
 from admin_api.bodies import JsonRequest
 from admin_api.refusals import Forbidden, Unauthenticated
@@ -156,7 +157,7 @@ def principal(request: Request) -> Principal:
 Current = Annotated[Principal, Depends(principal)]
 
 
-def authenticate(using: Services, headers: Any) -> Principal:
+def authenticate(using: Services, headers: Headers) -> Principal:
     """Who sent `Authorization`. Raises Unauthenticated."""
     token = _bearer(headers.get("authorization"))
     return _application(using, token) if token.startswith(APP_PREFIX) else _admin(using, token)

@@ -11,7 +11,8 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from routing.transport import Transport
-from store.database import Pool, Role, engine, open_pool
+from store.database import Pool, Role, open_pool
+from store.orm import engine
 from store.settings import Settings
 from store.vault import Keyring, Vault
 from workers.artifacts import Artifacts

@@ -26,6 +26,7 @@ MEASUREMENTS: Mapping[str, Measure] = {
 
 _RESULTS = Path(__file__).parent / "results"
 _WIDTH = 110  # columns of a file or pipe
+_WIDTH = 110  # columns of a file or pipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,8 @@ from routing.snapshot import Snapshot, load
 from routing.values import Request
 from standalone.api_client import ApiClient
 from standalone.engines import Engines
-from standalone.machine import migrate, with_endpoints
+from standalone.machine import with_endpoints
+from standalone.schema import migrate
 from store.database import Role, open_pool
 from store.settings import Settings
 from tests.rows import CANARY, Rows

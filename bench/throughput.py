@@ -2,8 +2,8 @@
 
 Each round fills a contender's queue while no worker runs, then lets its worker processes go together, so that
 the rate of enqueueing limits nobody. The rate is taken in the steady state: from the job that ends as 15 %
-are done (clients, connections and snapshots are made by then) to the one that ends as 95 % are done (from there
-on threads run out of work). A round counts only if the sandbox was called once for each job and each job
+are done (clients, connections and snapshots are made by then) to the one that ends as 95 % are done (later
+threads run out of work). A round counts only if the sandbox was called once for each job and each job
 succeeded. Contenders take turns within each round, and ratios are taken within each round: what disturbs the
 machine disturbs all of them.
 """
@@ -80,8 +80,8 @@ def measure(stage: Stage, effort: Effort, progress: Progress) -> Result:
         ),
         rows=[_row(scenario, rounds) for scenario, rounds in played.items()],
         data={"scenarios": [_data(scenario, rounds) for scenario, rounds in played.items()]},
-        note="bare records nothing; naive opens an HTTP client and a database connection for each job. CPU: of "
-        "the worker processes, in the order of the rates.",
+        note="bare records nothing; naive opens an HTTP client and a database connection for each job. "
+        "CPU: of the worker processes, in the order of the rates.",
     )
 
 

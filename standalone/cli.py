@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from standalone.logs import configure
-from standalone.machine import attached, installation, migrate, settings_for
+from standalone.machine import attached, installation, settings_for
 from store.settings import Settings, SettingsError
 from store.vault import VaultError
 
@@ -137,6 +137,8 @@ def worker(
 @app.command("migrate")
 def migrate_command(home: Home = None) -> None:
     """Bring the database to the newest revision; make a keyring where there is none."""
+    from standalone.schema import migrate
+
     settings = settings_for(home)
     configure(settings.log_level)
     with _steps("Migrating") as on_step, installation(settings, on_step=on_step) as reached:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from admin_api.security import Scope
 from admin_api.tokens import mint_admin_jwt, new_app_token
-from store.database import engine
+from store.orm import engine
 from store.settings import Settings
 from store.tables import Admin, AppToken
 from store.vault import Keyring

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from standalone import people, sandbox_rows
 from standalone.api_client import ApiClient
-from standalone.machine import Step, installation, migrate
+from standalone.machine import Step, installation
+from standalone.schema import migrate
 from standalone.supervisor import STOP_MARGIN_SECONDS, TEND_SECONDS, Supervisor
 from store.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Connections: SQLAlchemy engines for configuration, psycopg pools for the jobs' hot path.
+"""Connections of a role: how they are opened, and pools of them for the jobs' hot path.
 
 Everybody logs in with the owner's URL and becomes a role that owns nothing.
 """
@@ -12,7 +12,6 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
-from sqlalchemy import Engine, create_engine
 
 Pool = ConnectionPool[psycopg.Connection[DictRow]]
 
@@ -68,20 +67,4 @@ def open_pool(
         reconnect_timeout=10,
         check=ConnectionPool.check_connection if check else None,
         open=True,
-    )
-
-
-def engine(
-    database_url: str, role: Role | None = None, *, size: int = 5, application: str = "orrery"
-) -> Engine:
-    """An SQLAlchemy engine whose connections are pinged before use."""
-    target = conninfo(database_url, role, application=application)
-    return create_engine(
-        "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(target),
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=5,
-        pool_pre_ping=True,
-        hide_parameters=True,  # an error must not print what was to be stored
     )

@@ -11,7 +11,8 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from store.database import engine
+from store.ids import new_id
+from store.orm import engine
 from store.settings import Settings
 from store.tables import (
     AIModel,
@@ -21,7 +22,6 @@ from store.tables import (
     FeatureAIAssignment,
     ModelPrice,
     PromptTemplate,
-    new_id,
 )
 from store.vault import Keyring, Vault
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -22,9 +23,9 @@ from routing.admission import admit
 from routing.errors import RoutingError
 from routing.snapshot import Snapshot, Snapshots
 from routing.values import Caller, Plan, Request
-from store.database import Pool, Role, open_pool
+from store.database import UNAVAILABLE, Pool, Role, open_pool
+from store.ids import new_id
 from store.settings import Settings
-from store.tables.base import new_id
 from workers import records
 from workers.doorbells import Doorbells
 from workers.jobs import NewJob, insert, unring
@@ -180,7 +181,8 @@ class Client:
         return room.left >= 0
 
     def _unring(self, job_id: UUID) -> None:
-        with self._pool.connection() as db:
+        """Best effort: the job is stored, and a doorbell that never rang is found missing anyway."""
+        with suppress(UNAVAILABLE), self._pool.connection() as db:
             unring(db, [job_id])
 
 

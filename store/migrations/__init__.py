@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from store.database import engine
+from store.orm import engine
 
 OLDEST_POSTGRESQL = 15
 _LOCK = "SELECT pg_advisory_lock(hashtext('orrery.migrate'))"

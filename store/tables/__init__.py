@@ -4,7 +4,7 @@ The job tables (`jobs`, `job_history`, `ai_usage_analytics`) are not mapped: eve
 is SQL in `workers/jobs.py`, and their definition is the migrations'.
 """
 
-from store.tables.base import Base, new_id
+from store.tables.base import Base
 from store.tables.features import AssignmentTarget, Feature, FeatureAIAssignment, PromptTemplate
 from store.tables.people import Admin, AppToken
 from store.tables.providers import AIModel, AIProvider, ModelPrice
@@ -20,5 +20,4 @@ __all__ = [
     "FeatureAIAssignment",
     "ModelPrice",
     "PromptTemplate",
-    "new_id",
 ]

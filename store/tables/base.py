@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-import uuid_utils.compat
 from sqlalchemy import DateTime, LargeBinary, MetaData, Text, Uuid, func
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from store.ids import new_id
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -18,11 +19,6 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-
-
-def new_id() -> UUID:
-    """A UUIDv7: ids sort by the time they were made."""
-    return uuid_utils.compat.uuid7()
 
 
 class Base(DeclarativeBase):

@@ -9,7 +9,8 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from store.tables.base import Base, Row, new_id
+from store.ids import new_id
+from store.tables.base import Base, Row
 from store.tables.providers import AIModel
 
 

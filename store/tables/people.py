@@ -8,7 +8,8 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from store.tables.base import Base, Row, new_id
+from store.ids import new_id
+from store.tables.base import Base, Row
 
 
 class Admin(Row, Base):

@@ -10,7 +10,8 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Numeric, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from store.tables.base import Base, Row, new_id
+from store.ids import new_id
+from store.tables.base import Base, Row
 
 
 class AIProvider(Row, Base):

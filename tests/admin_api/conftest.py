@@ -17,8 +17,9 @@ import uvicorn
 
 from admin_api.app import create_app
 from admin_api.tokens import mint_admin_jwt, new_app_token
+from store.ids import new_id
 from store.settings import Settings
-from store.tables import Admin, new_id
+from store.tables import Admin
 from store.vault import Keyring
 from workers.client import Client
 

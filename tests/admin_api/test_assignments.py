@@ -35,6 +35,8 @@ def test_targets_have_two_forms(api: Api) -> None:
     assert targets_of(api.patch(path, {"model_id": c}).json()) == [c, b]
     assert targets_of(api.patch(path, {"model_id": b, "backup_model_id": c}).json()) == [b, c]
     assert targets_of(api.patch(path, {"max_retries": 1}).json()) == [b, c]
+    clash = api.patch(path, {"model_id": c})
+    assert (clash.status_code, clash.json()["errors"][0]["field"]) == (422, "model_id")
     whole = api.get(path).json()
     assert targets_of(api.put(path, whole).json()) == [b, c]
     assert targets_of(api.put(path, {"feature_name": "tarot_reading", "model_id": a}).json()) == [a]

@@ -40,6 +40,13 @@ ATTACKS = {
     "doubling by map default": "{% set x = [1] %}"
     + "{% set x = ['a', 'b'] | map(attribute='q', default=x) | list %}" * 60
     + "{{ x }}",
+    "comparing doubled lists": "{% set x = [1] %}{% set y = [1] %}"
+    + "{% set x = [x, x] %}{% set y = [y, y] %}" * 22
+    + "{{ x == y }}",
+    "comparing doubled defaults": "{% set x = [1] %}{% set y = [1] %}"
+    + "{% set x = ['a', 'b'] | map(attribute='q', default=x) | list %}" * 22
+    + "{% set y = ['a', 'b'] | map(attribute='q', default=y) | list %}" * 22
+    + "{{ x == y }}",
     "doubling by sum": "{{ [[1], [2]] | sum(start=[]) }}",
     "huge range": "{% for i in range(10**9) %}{% endfor %}",
     "nested loops": "{% for a in range(999) %}{% for b in range(999) %}{% endfor %}{% endfor %}",

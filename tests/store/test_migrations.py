@@ -12,8 +12,9 @@ from alembic.runtime.migration import MigrationContext
 from jsonschema import Draft202012Validator
 
 from standalone.engines import Endpoints
-from store.database import Role, conninfo, engine
+from store.database import Role, conninfo
 from store.migrations import upgrade
+from store.orm import engine
 from store.tables import Base
 from tests.conftest import database_named
 

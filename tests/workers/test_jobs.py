@@ -13,8 +13,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from store.database import Role, conninfo
+from store.ids import new_id
 from store.settings import Settings
-from store.tables import new_id
 from tests.workers.conftest import until
 from workers import jobs
 from workers.jobs import Claimed, Database, Ending, NewJob

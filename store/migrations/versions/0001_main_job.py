@@ -11,7 +11,7 @@ from pathlib import Path
 from alembic import op
 from sqlalchemy import text
 
-from store.tables.base import new_id
+from store.ids import new_id
 
 revision = "0001"
 down_revision = None

@@ -1,0 +1,212 @@
+"""`orrery up --sandbox` and the commands around it, as an operator uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from standalone.api_client import ApiClient, ApiError
+from standalone.supervisor import orrery
+from standalone.up import FIRST_ADMIN, free_port
+from tests.workers.conftest import until
+
+SERVED = {"text", "speech", "moderation", "embedding"}
+
+
+class Machine:
+    """An installation started by `orrery up`."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        self.log = (home / "up.log").open("w+")
+        self.process = subprocess.Popen(
+            [*orrery(), "up", "--sandbox", "--home", str(home), "--port", str(self.port)],
+            env=_environment(),
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+        until(lambda: "Ctrl-C stops it" in self.output() or self.process.poll() is not None, seconds=60)
+        assert self.process.poll() is None, self.output()
+
+    def output(self) -> str:
+        return (self.home / "up.log").read_text()
+
+    def command(self, *arguments: str, succeeds: bool = True) -> str:
+        done = subprocess.run(
+            [*orrery(), *arguments, "--home", str(self.home)],
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode == 0) == succeeds, done.stdout + done.stderr
+        return done.stdout if succeeds else done.stderr
+
+    def api(self, token: str) -> ApiClient:
+        return ApiClient(f"http://127.0.0.1:{self.port}", token)
+
+    def workers(self) -> list[psutil.Process]:
+        return [child for child in self.parts() if "worker" in child.cmdline()]
+
+    def parts(self) -> list[psutil.Process]:
+        """The processes that `up` supervises; the engines outlive it and do not count."""
+        children = psutil.Process(self.process.pid).children()
+        alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in alive if any("orrery" in word for word in child.cmdline()[1:2])]
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    home = Path(tempfile.mkdtemp(prefix="orrery-up-"))
+    home.chmod(0o755)
+    machine = Machine(home)
+    yield machine
+    machine.process.send_signal(signal.SIGTERM)
+    code = machine.process.wait(timeout=40)
+    machine.log.close()
+    assert code == 0, machine.output()
+    shutil.rmtree(home)
+
+
+def test_the_first_start_prints_the_first_login_and_what_runs(machine: Machine) -> None:
+    output = machine.output()
+    assert f"http://127.0.0.1:{machine.port}" in output
+    assert output.count(FIRST_ADMIN) == 1
+    names = [" ".join(worker.cmdline()) for worker in machine.workers()]
+    assert len(names) == 3
+    assert all("orrery worker" in name for name in names)
+    assert sum("interactive" in name for name in names) == 1
+
+
+def test_every_text_speech_moderation_and_embedding_feature_answers(machine: Machine) -> None:
+    token = machine.command("token", "admin", "--email", FIRST_ADMIN, "--mfa").strip()
+    with machine.api(token) as api:
+        features = [f for f in api.pages("/api/v1/features") if f["capability"] in SERVED]
+        assert len(features) == 13
+        ids = {
+            feature["name"]: api.call(
+                "POST",
+                "/api/v1/jobs",
+                {"feature": feature["name"], "input": feature["input_schema"]["example"]},
+            )["id"]
+            for feature in features
+        }
+        for feature in features:
+            job = api.call("GET", f"/api/v1/jobs/{ids[feature['name']]}?wait=30")
+            assert job["state"] == "succeeded", (feature["name"], job["error"])
+            _check_result(feature["capability"], job["result"], api)
+
+
+def test_an_application_token_enqueues_and_reads_its_own_jobs_until_it_is_revoked(machine: Machine) -> None:
+    clear = machine.command("token", "create", "--name", "shop").strip()
+    assert "\n" not in clear
+    body = {"feature": "chat_assistant", "input": {"message": "Hello"}}
+    with machine.api(clear) as api:
+        job = api.call("POST", "/api/v1/jobs", body)
+        assert api.call("GET", f"/api/v1/jobs/{job['id']}?wait=30")["state"] == "succeeded"
+        with pytest.raises(ApiError) as refused:
+            api.call("GET", "/api/v1/providers")
+        assert refused.value.status == 403
+        [line] = [line for line in machine.command("token", "list").splitlines() if "shop" in line]
+        assert clear not in line
+        machine.command("token", "revoke", line.split()[0])
+        with pytest.raises(ApiError) as revoked:
+            api.call("POST", "/api/v1/jobs", body)
+        assert revoked.value.status == 401
+
+
+def test_jobs_from_the_shell(machine: Machine) -> None:
+    output = machine.command("enqueue", "tarot_reading", "--input", 'cards=["The Star"]', "--wait")
+    job = json.loads(output)
+    assert job["state"] == "succeeded"
+    assert json.loads(machine.command("job", job["id"])) == job
+    queued = machine.command("enqueue", "chat_assistant", "--input", "message=42").strip()
+    assert json.loads(machine.command("job", queued))["input"] == {"message": "42"}
+    assert "tarot_readin" in machine.command("enqueue", "tarot_readin", succeeds=False)
+    assert "KEY=VALUE" in machine.command("enqueue", "tarot_reading", "--input", "x", succeeds=False)
+
+
+def test_status_and_env_tell_what_runs(machine: Machine) -> None:
+    status = json.loads(machine.command("status", "--json"))
+    assert status["running"] is True
+    assert set(status["queues"]) == {"interactive", "standard", "batch"}
+    exports = dict(line.removeprefix("export ").split("=", 1) for line in machine.command("env").splitlines())
+    assert exports["ORRERY_DATABASE_URL"].startswith("postgresql://")
+    password = exports["ORRERY_DATABASE_URL"].split(":")[2].split("@")[0]
+    assert password not in json.dumps(status)
+    assert "PostgreSQL" in machine.command("status")
+
+
+def test_people_are_added_with_a_role_and_a_password(machine: Machine) -> None:
+    def create(*arguments: str, password: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*orrery(), "admin", "create", *arguments, "--password-stdin", "--home", str(machine.home)],
+            env=_environment(),
+            input=f"{password}\n",
+            capture_output=True,
+            text=True,
+        )
+
+    ann = ("--email", "Ann@Example.com", "--role", "admin")
+    assert "12 characters" in create(*ann, password="short").stderr
+    assert create(*ann, password="a long password").returncode == 0
+    assert "belongs to an admin" in create(*ann, password="a long password").stderr
+    token = machine.command("token", "admin", "--email", "ann@example.com", "--mfa").strip()
+    with machine.api(token) as api:
+        assert api.call("GET", "/api/v1/providers")["items"]
+        with pytest.raises(ApiError) as refused:
+            api.call("PATCH", "/api/v1/features/cv_draft", {"description": "mine"})
+        assert refused.value.status == 403
+
+
+def test_a_worker_that_dies_is_started_again_and_none_outlives_the_supervisor(machine: Machine) -> None:
+    [victim, *others] = machine.workers()
+    victim.kill()
+    until(lambda: len(machine.workers()) == 3 and victim.pid not in [w.pid for w in machine.workers()])
+    assert {other.pid for other in others} <= {worker.pid for worker in machine.workers()}
+
+
+def test_children_die_with_a_killed_parent_and_the_next_start_adopts_the_engines() -> None:
+    home = Path(tempfile.mkdtemp(prefix="orrery-up-"))
+    home.chmod(0o755)
+    first = Machine(home)
+    children = first.parts()
+    assert len(children) == 5
+    first.process.kill()
+    first.process.wait()
+    first.log.close()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+    second = Machine(home)
+    assert FIRST_ADMIN not in second.output(), "the login is shown once"
+    second.process.terminate()
+    second.process.wait(timeout=40)
+    second.log.close()
+    assert "were not running" in second.command("stop")
+    shutil.rmtree(home)
+
+
+def _check_result(capability: str, result: dict[str, Any], api: ApiClient) -> None:
+    if capability == "text":
+        assert len(result["text"]) > 20
+    elif capability == "speech":
+        assert api.download(result["artifact_url"])[:4] == b"RIFF"
+        assert result["media_type"] == "audio/wav"
+    elif capability == "moderation":
+        assert result["flagged"] is False
+    else:
+        assert len(result["embedding"]) > 10
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("ORRERY_")}
