@@ -26,7 +26,6 @@ MEASUREMENTS: Mapping[str, Measure] = {
 
 _RESULTS = Path(__file__).parent / "results"
 _WIDTH = 110  # columns of a file or pipe
-_WIDTH = 110  # columns of a file or pipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     effort = Effort(rounds=chosen.rounds, seconds=chosen.seconds, quick=chosen.quick)
     output = chosen.output or _RESULTS / ("partial.json" if chosen.quick or chosen.only else "latest.json")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     try:
         _run(chosen.only or list(MEASUREMENTS), effort, output, console)
@@ -70,7 +68,7 @@ def _run(names: Sequence[str], effort: Effort, output: Path, console: Console) -
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--rounds", type=_count, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a round (default 4)")
     parser.add_argument("--quick", action="store_true", help="few samples, only to see that all works")
     parser.add_argument(
@@ -84,5 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 at least")
+    return value
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     sys.exit(main())

@@ -138,11 +138,6 @@ def _expect_ready(process: subprocess.Popen[str]) -> None:
         raise BenchError("A worker process did not get ready; its words are above.")
 
 
-def _expect_ready(process: subprocess.Popen[str]) -> None:
-    if _line(process) != "ready":
-        raise BenchError("A worker process did not get ready; its words are above.")
-
-
 def _report(process: subprocess.Popen[str]) -> Report:
     line = _line(process)
     if not line:

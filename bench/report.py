@@ -19,12 +19,14 @@ _DIGITS = 4  # after the point; more would be noise
 
 def show(console: Console, result: Result) -> None:
     """Print a result's table."""
-    table = Table(title=result.title, caption=result.note or None, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
     for position, column in enumerate(result.columns):
         table.add_column(column, justify="right" if position else "left")
     for row in result.rows:
         table.add_row(*row)
-    console.print(table)
+    console.print(
+        f"\n[bold]{result.title}[/bold]", table, f"{result.note}\n" if result.note else "", sep="\n"
+    )
 
 
 def save(

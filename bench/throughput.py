@@ -47,9 +47,9 @@ class Scenario:
         return f"{self.latency_ms} ms, {self.processes}x{self.threads}"
 
     @property
-    def first_jobs(self) -> int:
-        """Jobs of the round that finds out how many a round needs."""
-        return self.processes * self.threads * (5 if self.latency_ms else 15)
+    def fewest_jobs(self) -> int:
+        """Five for each thread: fewer would hardly have a steady part."""
+        return self.processes * self.threads * 5
 
 
 SCENARIOS = (Scenario(0, 2, 8), Scenario(200, 2, 8), Scenario(200, 2, 16))
@@ -119,11 +119,10 @@ def _play(
     contenders: Mapping[str, Contender],
     progress: Progress,
 ) -> list[Round]:
-    progress(f"{scenario}: finding the size of a round")
-    first = {name: turn(stage, c, scenario, scenario.first_jobs) for name, c in contenders.items()}
+    progress(f"{scenario}: {'one round' if effort.quick else 'finding the size of a round'}")
     if effort.quick:
-        return [first]
-    sizes = {name: _size(done, scenario, effort) for name, done in first.items()}
+        return [{name: turn(stage, c, scenario, scenario.fewest_jobs) for name, c in contenders.items()}]
+    sizes = {name: _size(stage, c, scenario, effort) for name, c in contenders.items()}
     rounds: list[Round] = []
     for number in range(1, effort.rounds + 1):
         progress(f"{scenario}: round {number} of {effort.rounds}")
@@ -131,9 +130,15 @@ def _play(
     return rounds
 
 
-def _size(first: Turn, scenario: Scenario, effort: Effort) -> int:
-    wanted = round(first.jobs_per_second * effort.seconds)
-    return min(max(wanted, scenario.first_jobs), _MOST_JOBS)
+def _size(stage: Stage, contender: Contender, scenario: Scenario, effort: Effort) -> int:
+    """Jobs that take the contender about `effort.seconds`. Few are tried first; warming up slows those."""
+    jobs = scenario.fewest_jobs
+    while True:
+        rate = turn(stage, contender, scenario, jobs).jobs_per_second
+        wanted = min(max(round(rate * effort.seconds), scenario.fewest_jobs), _MOST_JOBS)
+        if wanted < 2 * jobs:
+            return wanted
+        jobs = wanted
 
 
 def _ratios(rounds: Sequence[Round], other: str) -> list[float]:

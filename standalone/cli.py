@@ -93,8 +93,16 @@ def up(
     configure(settings.log_level)
     layout = Layout(host=host, port=port, workers=workers, threads=threads, sandbox=sandbox)
     _end_on_sigterm()
-    with _steps("Starting Orrery") as on_step, bring_up(settings, layout, on_step=on_step) as running:
-        serve_until_signalled(running, lambda: _greet(running, FIRST_ADMIN))
+
+    def tell(password: str) -> None:
+        print(f"First super admin: {FIRST_ADMIN}   password: {password}   (shown this once)", flush=True)
+
+    with (
+        _steps("Starting Orrery") as on_step,
+        bring_up(settings, layout, on_step=on_step, on_first_password=tell) as running,
+    ):
+        on_step("")
+        serve_until_signalled(running, lambda: _greet(running))
 
 
 @app.command()
@@ -341,12 +349,10 @@ def _steps(title: str) -> Iterator[Callable[[str], None]]:
         yield on_step
 
 
-def _greet(running: Running, first_admin: str) -> None:
+def _greet(running: Running) -> None:
     print(f"Orrery is up at {running.api_url}   (API description: {running.api_url}/docs)")
     if running.sandbox_url:
         print(f"Sandbox providers at {running.sandbox_url}")
-    if running.password:
-        print(f"First super admin: {first_admin}   password: {running.password}   (shown this once)")
     print("Ctrl-C stops it.", flush=True)
 
 

@@ -19,6 +19,7 @@ from standalone.supervisor import STOP_MARGIN_SECONDS, TEND_SECONDS, Supervisor
 from store.settings import Settings
 
 FIRST_ADMIN = "admin@localhost"
+_READY_SECONDS = 120.0  # a crowded machine takes its time to import
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,12 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An installation that is up. `password` is the first super admin's, on the very first start only."""
+    """An installation that is up."""
 
     settings: Settings
     supervisor: Supervisor
     api_url: str
     sandbox_url: str | None
-    password: str | None
 
     def api(self) -> ApiClient:
         """A client that acts as the operator of this machine."""
@@ -49,18 +49,29 @@ class Running:
 
 
 @contextmanager
-def up(settings: Settings, layout: Layout, *, on_step: Step) -> Iterator[Running]:
-    """Start engines, API, workers and, if asked, the sandbox; stop them at the end."""
+def up(
+    settings: Settings,
+    layout: Layout,
+    *,
+    on_step: Step,
+    on_first_password: Callable[[str], None] = lambda _: None,
+) -> Iterator[Running]:
+    """Start engines, API, workers and, if asked, the sandbox; stop them at the end.
+
+    `on_first_password` gets the first super admin's password as soon as it exists, on the very first start.
+    """
     with installation(settings, on_step=on_step) as reached:
         on_step("migrating the database")
         migrate(reached)
         password = people.ensure_first_admin(reached, email=FIRST_ADMIN)
+        if password is not None:
+            on_first_password(password)
         supervisor = Supervisor(reached.environment())
         try:
             on_step("starting the API and the workers")
             api_url = f"http://{_reachable(layout.host)}:{layout.port}"
             sandbox_url = _start(supervisor, reached.home, layout)
-            running = Running(reached, supervisor, api_url, sandbox_url, password)
+            running = Running(reached, supervisor, api_url, sandbox_url)
             _wait_until_ready(running)
             if sandbox_url is not None:
                 on_step("pointing the features at the sandbox")
@@ -120,7 +131,7 @@ def _kept_port(path: Path) -> int:
 
 def _wait_until_ready(running: Running) -> None:
     with ApiClient(running.api_url, timeout=5) as api:
-        api.wait_until_ready()
+        api.wait_until_ready(seconds=_READY_SECONDS)
     if running.sandbox_url is not None:
         with ApiClient(running.sandbox_url, timeout=5) as sandbox:
-            sandbox.wait_until_ready("/_sandbox/health")
+            sandbox.wait_until_ready("/_sandbox/health", seconds=_READY_SECONDS)

@@ -17,7 +17,9 @@ SET state = 'running', run = run + 1, started_at = now(), worker = %(worker)s, l
 FROM (
     SELECT id FROM jobs
     WHERE id = %(id)s
-      AND ((state = 'queued' AND run_at <= now()) OR (state = 'running' AND lease_until < now()))
+      AND ((state = 'queued' AND run_at <= now())
+           OR (state = 'running' AND lease_until < now()
+               AND pg_postmaster_start_time() < now() - %(lease)s * interval '1 second'))
     FOR UPDATE SKIP LOCKED
 ) due
 WHERE jobs.id = due.id

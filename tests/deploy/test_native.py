@@ -92,7 +92,7 @@ class Parts:
         """Send SIGTERM to all, as compose does; returns their exit statuses."""
         for process in self._running.values():
             process.send_signal(signal.SIGTERM)
-        return {name: process.wait(timeout=15) for name, process in self._running.items()}
+        return {name: process.wait(timeout=40) for name, process in self._running.items()}
 
     def kill(self) -> None:
         for process in self._running.values():
@@ -113,7 +113,7 @@ def parts(environment: dict[str, str], tmp_path: Path) -> Iterator[Parts]:
 def test_what_compose_starts_serves_jobs_of_every_lane_and_stops(
     parts: Parts, fresh: Settings, sandbox: Sandbox
 ) -> None:
-    assert parts.start("migrate").wait(timeout=30) == 0, parts.log("migrate")
+    assert parts.start("migrate").wait(timeout=60) == 0, parts.log("migrate")
     _assign_everything(fresh, sandbox)
     port = free_port()
     parts.start("api", "--host", "127.0.0.1", "--port", str(port))
@@ -122,12 +122,12 @@ def test_what_compose_starts_serves_jobs_of_every_lane_and_stops(
             parts.start(name)
     with ApiClient(f"http://127.0.0.1:{port}", create_token(fresh, name="app", owner=None, scopes=[])) as api:
         try:
-            api.wait_until_ready()
+            api.wait_until_ready(seconds=60)
         except TimeoutError:
             pytest.fail(parts.log("api"))
         assert _status(port, "/api/v1/jobs") == 401
         ids = [api.call("POST", "/api/v1/jobs", {"feature": f, "input": i})["id"] for f, i in _JOBS.items()]
-        ended = [api.call("GET", f"/api/v1/jobs/{job_id}?wait=20") for job_id in ids]
+        ended = [api.call("GET", f"/api/v1/jobs/{job_id}?wait=50") for job_id in ids]
     assert {job["feature"]: job["state"] for job in ended} == dict.fromkeys(_JOBS, "succeeded")
     statuses = parts.stop()
     assert set(statuses) == set(own_services())
