@@ -36,7 +36,15 @@ def run_id() -> str:
 
 @pytest.fixture(scope="session")
 def engines(run_id: str) -> Iterator[Endpoints]:
-    """The run's engines, shared by its processes; the last to leave stops them and removes their folder."""
+    """The run's engines, shared by its processes; the last to leave stops them and removes their folder.
+
+    Other servers, say an older PostgreSQL or a Redis, are tried with ORRERY_TEST_DATABASE_URL (a superuser's)
+    and ORRERY_TEST_REDIS_URL.
+    """
+    given = os.environ.get("ORRERY_TEST_DATABASE_URL"), os.environ.get("ORRERY_TEST_REDIS_URL")
+    if given[0] and given[1]:
+        yield Endpoints(given[0], given[1])
+        return
     home = Path(tempfile.gettempdir()) / f"orrery-tests-{run_id[:12]}"
     home.mkdir(mode=0o755, exist_ok=True)
     engines = Engines(home, postgres_settings=_FAST)
