@@ -11,7 +11,7 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo up install test test-full check bench lock clean
+.PHONY: demo up install test test-full check bench chaos lock clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/.run
@@ -33,6 +33,10 @@ check: .venv/.dev
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+# Processes killed and configuration swapped under load, in full length.
+chaos: .venv/.dev
+	@$(BIN)/python -m pytest tests/promises
 
 bench: .venv/.dev
 	@$(BIN)/python -m bench

@@ -385,10 +385,11 @@ def _explained(error: Exception) -> str:
     from routing.errors import RoutingError
     from standalone.api_client import ApiError
     from store.migrations import MigrationError
+    from workers.artifacts import ArtifactError
 
     if isinstance(error, (psycopg.OperationalError, OperationalError)):
         return f"PostgreSQL does not answer: {str(error).splitlines()[0]}"
-    if isinstance(error, (RoutingError, ApiError, MigrationError, TimeoutError, ValueError)):
+    if isinstance(error, (RoutingError, ApiError, ArtifactError, MigrationError, TimeoutError, ValueError)):
         return str(error)
     raise error
 

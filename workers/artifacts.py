@@ -23,7 +23,7 @@ _EXTENSIONS = {
 
 
 class ArtifactError(Exception):
-    """The artifact store cannot be reached or refuses; worth trying again."""
+    """The artifact store cannot be used, reached or written to; the message says which and why."""
 
 
 class Artifacts:
@@ -36,11 +36,16 @@ class Artifacts:
 
     def __init__(self, url: str) -> None:
         self._store: ObjectStore
-        if "://" in url and not url.startswith("file://"):
-            self._store = from_url(url)
-        else:
-            folder = Path(url.removeprefix("file://"))
-            self._store = LocalStore(folder, mkdir=True)
+        try:
+            if "://" in url and not url.startswith("file://"):
+                self._store = from_url(url)
+            else:
+                self._store = LocalStore(Path(url.removeprefix("file://")), mkdir=True)
+        except (BaseError, OSError) as error:
+            raise ArtifactError(
+                f"Artifacts cannot lie in {url}: {error}. Set ORRERY_ARTIFACTS to a folder that can be written, "
+                "or to s3://bucket/prefix."
+            ) from error
 
     def write(self, job_id: UUID, run: int, body: bytes, media_type: str) -> str:
         """Keep a run's artifact; returns its key. Two runs of a job never share a key."""
