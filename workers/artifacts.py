@@ -43,8 +43,8 @@ class Artifacts:
                 self._store = LocalStore(Path(url.removeprefix("file://")), mkdir=True)
         except (BaseError, OSError) as error:
             raise ArtifactError(
-                f"Artifacts cannot lie in {url}: {error}. Set ORRERY_ARTIFACTS to a folder that can be written, "
-                "or to s3://bucket/prefix."
+                f"Artifacts cannot lie in {url}: {error}. Set ORRERY_ARTIFACTS to a folder that can be "
+                "written, or to s3://bucket/prefix."
             ) from error
 
     def write(self, job_id: UUID, run: int, body: bytes, media_type: str) -> str:
