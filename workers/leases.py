@@ -74,7 +74,8 @@ class Leases:
         with self._lock:
             for job_id, token in held.items():
                 if job_id not in ours and self._held.get(job_id) == token:
-                    logger.warning("Job %s is no longer ours: its run ends without a record.", job_id)
+                    # Taken over, cancelled, or recorded a moment ago: who writes the record finds out.
+                    logger.debug("Job %s is no longer ours.", job_id)
                     self._lost.add(token)
 
     def _beat_on(self) -> None:
