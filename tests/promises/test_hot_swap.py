@@ -70,6 +70,7 @@ def _run(fleet: Fleet, api: ApiClient, sandboxes: tuple[Sandbox, Sandbox], swaps
             "SELECT state, started_at, config_version, model, prompt_version, error_message FROM job_history"
         ).fetchall()
     client.close()
+    print(f"{swaps} swaps under load, {len(jobs)} jobs")
     assert {job["state"] for job in jobs} == {"succeeded"}, jobs[0]
     assert sum(_is_stale(job, answered) for job in jobs) == 0
     assert len({job["model"] for job in jobs}) > swaps // 3, "swaps happened under load"
