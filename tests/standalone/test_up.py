@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ class Machine:
         alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
         return [child for child in alive if child.name().startswith(("python", "orrery"))]
 
+    def close(self) -> None:
+        """Whatever the test found, nothing runs on."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        subprocess.run([*orrery(), "stop", "--home", str(self.home)], env=_environment(), check=True)
+        shutil.rmtree(self.home)
+
     def stop(self) -> None:
         """As Ctrl-C or a service manager would."""
         self.process.send_signal(signal.SIGTERM)
@@ -76,10 +85,9 @@ class Machine:
 def machine() -> Iterator[Machine]:
     home = Path(tempfile.mkdtemp(prefix="orrery-up-"))
     home.chmod(0o755)
-    machine = Machine(home)
-    yield machine
-    machine.stop()
-    shutil.rmtree(home)
+    with closing(Machine(home)) as machine:
+        yield machine
+        machine.stop()
 
 
 def test_the_first_start_prints_the_first_login_and_what_runs(machine: Machine) -> None:
@@ -183,17 +191,16 @@ def test_a_worker_that_dies_is_started_again_and_none_outlives_the_supervisor(ma
 def test_children_die_with_a_killed_parent_and_the_next_start_adopts_the_engines() -> None:
     home = Path(tempfile.mkdtemp(prefix="orrery-up-"))
     home.chmod(0o755)
-    first = Machine(home)
-    parts = first.parts()
-    first.process.kill()
-    first.process.wait()
-    assert len(parts) == 5
-    assert psutil.wait_procs(parts, timeout=20)[1] == []
-    second = Machine(home)
-    second.stop()
-    assert "password" not in second.output(), "the login is shown once"
-    assert "were not running" in second.command("stop")
-    shutil.rmtree(home)
+    with closing(Machine(home)) as first:
+        parts = first.parts()
+        first.process.kill()
+        first.process.wait()
+        assert len(parts) == 5
+        assert psutil.wait_procs(parts, timeout=20)[1] == []
+        second = Machine(home)
+        second.stop()
+        assert "password" not in second.output(), "the login is shown once"
+        assert "were not running" in second.command("stop")
 
 
 def _check_result(capability: str, result: dict[str, Any], api: ApiClient) -> None:
