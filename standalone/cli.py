@@ -308,7 +308,7 @@ def token_admin(
 
 def _settings(parent: int | None) -> Settings:
     if parent is not None:
-        from standalone.supervisor import die_with_parent
+        from workers.alone import die_with_parent
 
         die_with_parent(parent)
     return Settings()

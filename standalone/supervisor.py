@@ -6,7 +6,6 @@ because they ask the kernel for it (`die_with_parent`); no code runs between for
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -23,7 +22,6 @@ TEND_SECONDS = 0.2
 STOP_MARGIN_SECONDS = 5.0
 """What a child gets beyond the workers' own grace time before it is killed."""
 
-_PR_SET_PDEATHSIG = 1
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _STEADY_SECONDS = 10.0
 
@@ -112,12 +110,3 @@ def orrery() -> list[str]:
     """The command that runs this installation's `orrery`, so that `ps` shows it by name."""
     script = os.path.join(os.path.dirname(sys.executable), "orrery")
     return [sys.executable, script] if os.path.exists(script) else [sys.executable, "-m", "standalone.cli"]
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel send this process SIGTERM when `parent` ends; end at once if it is gone already."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        sys.exit(1)

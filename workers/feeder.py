@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from psycopg import Connection
 from psycopg.rows import DictRow
@@ -28,7 +29,7 @@ _EMPTY_AGAIN_SECONDS = (
     5.0  # nothing waits in Redis: a doorbell this old was lost with its Redis or its worker
 )
 _AGAIN_SECONDS = 60.0  # something waits: the queue is long, or the doorbell was lost
-_PARTITIONS_SECONDS = 3600.0
+_HOUSE_SECONDS = 3600.0
 _RESCUE_SHARE = 0.05  # of the time may go into scans for silent workers' jobs
 
 
@@ -39,18 +40,27 @@ class Feeder:
         window: doorbells kept per lane.
         lease_seconds: how long a worker may be silent.
         pause_seconds: between two turns.
+        on_suspects: called, from the feeder's thread, while jobs wait to run alone.
     """
 
     def __init__(
-        self, pool: Pool, doorbells: Doorbells, *, window: int, lease_seconds: float, pause_seconds: float
+        self,
+        pool: Pool,
+        doorbells: Doorbells,
+        *,
+        window: int,
+        lease_seconds: float,
+        pause_seconds: float,
+        on_suspects: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool = pool
         self._doorbells = doorbells
         self._window = window
         self._lease_seconds = lease_seconds
         self._pause_seconds = pause_seconds
+        self._on_suspects = on_suspects
         self._next_rescue = 0.0
-        self._next_partitions = 0.0
+        self._next_house = 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._feed_on, name="feeder", daemon=True)
 
@@ -71,18 +81,22 @@ class Feeder:
             if lock is None or not lock["ours"]:
                 return
             try:
-                self._ensure_partitions(db)
+                self._keep_house(db)
                 self._rescue(db)
+                if jobs.any_suspect(db):
+                    self._on_suspects()
                 for lane in LANES:
                     self._fill(db, lane)
             finally:
                 if not db.closed:
                     db.execute(_UNLOCK)
 
-    def _ensure_partitions(self, db: Connection[DictRow]) -> None:
-        if time.monotonic() >= self._next_partitions:
+    def _keep_house(self, db: Connection[DictRow]) -> None:
+        """Once an hour: partitions ahead, old idempotency keys away."""
+        if time.monotonic() >= self._next_house:
             db.execute(_ENSURE_PARTITIONS)
-            self._next_partitions = time.monotonic() + _PARTITIONS_SECONDS
+            jobs.forget_keys(db)
+            self._next_house = time.monotonic() + _HOUSE_SECONDS
 
     def _rescue(self, db: Connection[DictRow]) -> None:
         """Look for expired leases. The scan reads the whole live table, since no index may hold a column that
@@ -90,9 +104,11 @@ class Feeder:
         began = time.monotonic()
         if began < self._next_rescue:
             return
-        rescued = jobs.rescue(db, lease_seconds=self._lease_seconds)
-        if rescued:
-            logger.warning("%d jobs of silent workers went back to the queue.", len(rescued))
+        back, poison = jobs.rescue(db, lease_seconds=self._lease_seconds)
+        if back:
+            logger.warning("%d jobs of silent workers went back to the queue, to run alone.", len(back))
+        for job_id in poison:
+            logger.error("Job %s took down its process each time it ran alone: failed as poison.", job_id)
         now = time.monotonic()
         self._next_rescue = now + min((now - began) / _RESCUE_SHARE, self._lease_seconds / 2)
 

@@ -23,6 +23,9 @@ from workers.usage import AttemptRow
 
 Database = Connection[DictRow]
 
+MOST_CRASHES = 2
+"""Processes that a job may take down while it runs alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
@@ -41,6 +44,16 @@ class NewJob:
     token_id: UUID | None = None
     run_at: datetime | None = None
     deadline_seconds: float | None = None
+    retry_of: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A caller's own name for a request. `scope` is the caller; `request_hash` tells requests apart."""
+
+    scope: str
+    key: str
+    request_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +106,32 @@ class Ending:
     latency_ms: int | None = None
 
 
-def insert(db: Database, job: NewJob, *, config_version: int, rung: bool) -> bool:
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A run that has ended, on its way into the record."""
+
+    job: Claimed
+    ending: Ending
+    attempts: Sequence[AttemptRow]
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON that `jsonb_to_recordset` reads back into the columns' types."""
+        values = {name: getattr(self.ending, name) for name in Ending.__slots__}
+        values["cost_usd"] = None if self.ending.cost_usd is None else str(self.ending.cost_usd)
+        values["assignment_id"] = str(self.ending.assignment_id) if self.ending.assignment_id else None
+        values["id"], values["token"] = str(self.job.id), str(self.job.lease_token)
+        values["new_calls"] = _called(self.attempts)
+        return values
+
+
+def insert(
+    db: Database, job: NewJob, *, config_version: int, rung: bool, once: IdempotencyKey | None = None
+) -> bool:
     """Put a job into the queue, durably. Inserting the same id twice is harmless.
 
-    Returns False, and does nothing, where the configuration is no longer at `config_version`: what the
-    caller checked the job against has changed. `rung` tells that a doorbell follows at once.
+    Returns False, and does nothing, where the configuration is no longer at `config_version` (what the caller
+    checked the job against has changed), or where the idempotency key has a job already. `rung` tells that a
+    doorbell follows at once.
     """
     values = {
         **{name: getattr(job, name) for name in NewJob.__slots__},
@@ -106,17 +140,46 @@ def insert(db: Database, job: NewJob, *, config_version: int, rung: bool) -> boo
         "config_version": config_version,
         "rung": rung,
     }
-    return db.execute(statements.INSERT, values).fetchone() is not None
+    if once is None:
+        return db.execute(statements.INSERT, values).fetchone() is not None
+    values |= {"scope": once.scope, "key": once.key, "request_hash": once.request_hash}
+    return db.execute(statements.INSERT_ONCE, values).fetchone() is not None
+
+
+def find_key(db: Database, scope: str, key: str) -> tuple[bytes, UUID] | None:
+    """The request hash and the job of an idempotency key, or None where it is unused."""
+    row = db.execute(statements.FIND_KEY, {"scope": scope, "key": key}).fetchone()
+    return None if row is None else (row["request_hash"], row["job_id"])
+
+
+def forget_keys(db: Database) -> None:
+    """Drop idempotency keys that are older than a day."""
+    db.execute(statements.FORGET_KEYS)
 
 
 def claim(db: Database, job_id: UUID, *, lease_seconds: float, worker: str) -> Claimed | None:
-    """Take the job if it is due or its lease has run out; None where it is not, or somebody else has it.
+    """Take the lease of the job, or of a more urgent one of its lane, if one is due.
 
-    Never waits on a row lock: a claim that had waited would return the configuration version of before its
-    wait. Not synchronously committed: a lost claim only means that the job runs again.
+    None where the job is not due, its lane is paused, or somebody else has it. Never waits on a row lock: a
+    claim that had waited would return the configuration version of before its wait. Not synchronously
+    committed: a lost claim only means that the job runs again.
     """
     values = {"id": job_id, "token": uuid4(), "lease": lease_seconds, "worker": worker}
-    row = db.execute(statements.CLAIM, values).fetchone()
+    return _claimed(db.execute(statements.CLAIM, values).fetchone())
+
+
+def claim_suspect(db: Database, *, lease_seconds: float, worker: str) -> Claimed | None:
+    """Take the lease of a job that was running when its process died. The caller runs nothing beside it."""
+    values = {"token": uuid4(), "lease": lease_seconds, "worker": worker}
+    return _claimed(db.execute(statements.CLAIM_SUSPECT, values).fetchone())
+
+
+def any_suspect(db: Database) -> bool:
+    """Whether a job waits to run alone."""
+    return db.execute(statements.ANY_SUSPECT).fetchone() is not None
+
+
+def _claimed(row: DictRow | None) -> Claimed | None:
     if row is None:
         return None
     del row["set_config"]
@@ -130,18 +193,16 @@ def heartbeat(db: Database, leases: Mapping[UUID, UUID], *, lease_seconds: float
     return {row["id"] for row in db.execute(statements.HEARTBEAT, values)}
 
 
-def complete(db: Database, job: Claimed, ending: Ending, attempts: Sequence[AttemptRow]) -> bool:
-    """End the job: live row out, history and calls in, in one statement.
+def complete(db: Database, completions: Sequence[Completion]) -> set[UUID]:
+    """End jobs: live rows out, history and calls in, in one statement.
 
-    Returns False where the lease is no longer ours; nothing was written then.
+    Returns the ids that were ended; the leases of the others are no longer ours, and nothing was written.
     """
     values = {
-        **{name: storable(getattr(ending, name)) for name in Ending.__slots__},
-        "result": None if ending.result is None else Jsonb(storable(ending.result)),
-        **_fence(job),
-        **_calls(attempts),
+        "endings": Jsonb(storable([completion.as_json() for completion in completions])),
+        "attempts": _rows([row for completion in completions for row in completion.attempts]),
     }
-    return db.execute(statements.COMPLETE, values).fetchone() is not None
+    return {row["id"] for row in db.execute(statements.COMPLETE, values)}
 
 
 def put_back(
@@ -151,7 +212,13 @@ def put_back(
 
     Returns False where the lease is no longer ours; nothing was written then.
     """
-    values = {"delay": delay_seconds, "cost_usd": cost_usd, **_fence(job), **_calls(attempts)}
+    values = {
+        "delay": delay_seconds,
+        "cost_usd": cost_usd,
+        "calls": _called(attempts),
+        "attempts": _rows(attempts),
+        **_fence(job),
+    }
     return db.execute(statements.PUT_BACK, values).fetchone() is not None
 
 
@@ -163,7 +230,7 @@ def was_recorded(db: Database, job: Claimed) -> bool:
 
 def record_calls(db: Database, attempts: Sequence[AttemptRow]) -> None:
     """Record calls without touching their job: it has been taken over, but the money was spent."""
-    db.execute(statements.RECORD_CALLS, _calls(attempts))
+    db.execute(statements.RECORD_CALLS, {"attempts": _rows(attempts)})
 
 
 def release(db: Database, leases: Mapping[UUID, UUID]) -> int:
@@ -173,12 +240,17 @@ def release(db: Database, leases: Mapping[UUID, UUID]) -> int:
     return db.execute(statements.RELEASE, values).rowcount
 
 
-def rescue(db: Database, *, lease_seconds: float) -> list[UUID]:
-    """Return jobs whose worker fell silent to the queue.
+def rescue(db: Database, *, lease_seconds: float) -> tuple[list[UUID], list[UUID]]:
+    """Deal with jobs whose worker fell silent; returns those that went back and those that failed as poison.
 
-    Waits one lease after a start of PostgreSQL: nobody could prolong a lease while it was down.
+    What was running becomes a suspect: it runs alone from now on. A suspect whose process died while it ran
+    alone, `MOST_CRASHES` times, has failed. Each rescued run leaves a `lost` call behind, for one may have
+    been under way and billed. Waits one lease after a start of PostgreSQL: nobody could prolong a lease while
+    it was down.
     """
-    return [row["id"] for row in db.execute(statements.RESCUE, {"lease": lease_seconds})]
+    values = {"lease": lease_seconds, "most_crashes": MOST_CRASHES}
+    rows = db.execute(statements.RESCUE, values).fetchall()
+    return [row["id"] for row in rows if not row["poison"]], [row["id"] for row in rows if row["poison"]]
 
 
 def take_unrung(db: Database, lane: str, *, room: int, again_seconds: float) -> list[tuple[UUID, str]]:
@@ -199,8 +271,9 @@ def _fence(job: Claimed) -> dict[str, Any]:
     return {"id": job.id, "token": job.lease_token}
 
 
-def _calls(attempts: Sequence[AttemptRow]) -> dict[str, Any]:
-    return {
-        "attempts": Jsonb(storable([attempt.as_json() for attempt in attempts])),
-        "calls": sum(attempt.called for attempt in attempts),
-    }
+def _called(attempts: Sequence[AttemptRow]) -> int:
+    return sum(attempt.called for attempt in attempts)
+
+
+def _rows(attempts: Sequence[AttemptRow]) -> Jsonb:
+    return Jsonb(storable([attempt.as_json() for attempt in attempts]))

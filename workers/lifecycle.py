@@ -20,8 +20,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
-
 from routing import failover
 from routing.breaker import Breakers
 from routing.errors import RoutingError
@@ -34,6 +32,7 @@ from store.database import UNAVAILABLE, Pool
 from store.vault import Vault
 from workers import jobs, retry, usage
 from workers.artifacts import ArtifactError, Artifacts
+from workers.completer import Completer
 from workers.leases import Leases
 
 logger = logging.getLogger(__name__)
@@ -49,6 +48,7 @@ class Tools:
     pool: Pool
     snapshots: Snapshots
     leases: Leases
+    completer: Completer
     transport: Transport
     breakers: Breakers
     budget: RetryBudget
@@ -69,10 +69,15 @@ class Execution:
 
 
 def run(job_id: UUID, tools: Tools) -> None:
-    """Run the job if it is due and nobody else has it; else do nothing."""
-    job = claim(job_id, tools)
-    if job is None:
-        return
+    """Run the job if it is due and nobody else has it, but more urgent ones of its lane first."""
+    while (job := claim(job_id, tools)) is not None:
+        perform(job, tools)
+        if job.id == job_id:
+            return
+
+
+def perform(job: jobs.Claimed, tools: Tools) -> None:
+    """Take a claimed job to its record."""
     with tools.leases.held(job):
         execution = Execution(job)
         try:
@@ -150,32 +155,34 @@ def record(execution: Execution, tools: Tools) -> None:
     assert outcome is not None, "a step always sets the outcome"  # noqa: S101
     rows = _rows(execution, tools)
     delay = _retry_delay(execution)
-    write: Callable[[jobs.Database], bool]
+    write: Callable[[], bool]
     if delay is not None:
         cost = usage.known_cost(outcome.attempts)
 
-        def write(db: jobs.Database) -> bool:
-            return jobs.put_back(db, execution.job, rows, delay_seconds=delay, cost_usd=cost)
+        def write() -> bool:
+            with tools.pool.connection() as db:
+                return jobs.put_back(db, execution.job, rows, delay_seconds=delay, cost_usd=cost)
     else:
-        ending = _ending(execution)
+        completion = jobs.Completion(execution.job, _ending(execution), rows)
 
-        def write(db: jobs.Database) -> bool:
-            return jobs.complete(db, execution.job, ending, rows)
+        def write() -> bool:
+            return tools.completer.complete(completion)
 
     try:
         _persist(execution.job, rows, write, tools)
-    except psycopg.Error as error:
+    except Exception as error:
         logger.exception("Job %s: its record was refused.", execution.job.id)
         refused = jobs.Ending(
             state="failed",
             error_class="server_error",
-            error_message=f"The database refused the record of this run: {type(error).__name__}.",
+            error_message=f"The record of this run was refused: {type(error).__name__}.",
         )
-        _persist(execution.job, [], lambda db: jobs.complete(db, execution.job, refused, []), tools)
+        last = jobs.Completion(execution.job, refused, [])
+        _persist(execution.job, [], lambda: tools.completer.complete(last), tools)
 
 
 def _persist(
-    job: jobs.Claimed, rows: Sequence[usage.AttemptRow], write: Callable[[jobs.Database], bool], tools: Tools
+    job: jobs.Claimed, rows: Sequence[usage.AttemptRow], write: Callable[[], bool], tools: Tools
 ) -> None:
     """Write until the database has answered. A lost answer is resolved by looking for our token in history;
     a lost lease leaves the calls behind as superseded, for they were paid for."""
@@ -183,8 +190,10 @@ def _persist(
     pause, in_doubt = 0.05, False
     while True:
         try:
+            if write():
+                return
             with tools.pool.connection() as db:
-                if write(db) or (in_doubt and jobs.was_recorded(db, job)):
+                if in_doubt and jobs.was_recorded(db, job):
                     return
                 logger.warning("Job %s was taken over before run %d ended.", job.id, job.run)
                 jobs.record_calls(db, usage.superseded(rows))

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import socket
 import threading
 from collections.abc import Sequence
 
 from dramatiq.worker import Worker
 
-from routing.breaker import Breakers
-from routing.retry_budget import RetryBudget
-from routing.snapshot import Snapshots
-from routing.transport import Transport
-from store.database import Role, open_pool
 from store.settings import Settings
-from store.vault import Keyring, Vault
 from workers import lifecycle
 from workers.actors import declare
-from workers.artifacts import Artifacts
+from workers.alone import Isolation
 from workers.broker import POLL_MILLISECONDS, worker_broker
 from workers.doorbells import LANES, Doorbells
 from workers.feeder import Feeder
-from workers.leases import Leases
+from workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
-
-_MOST_CONNECTIONS = 12  # statements are short: a dozen connections carry hundreds of threads
 
 
 class WorkerProcess:
@@ -43,41 +33,20 @@ class WorkerProcess:
         unknown = set(lanes) - set(LANES)
         if unknown or not lanes:
             raise ValueError(f"lanes must be some of {', '.join(LANES)}; got {', '.join(lanes) or 'none'}.")
-        self._settings = settings
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        self._pool = open_pool(
-            settings.database(),
-            Role.WORKER,
-            size=min(threads + 2, _MOST_CONNECTIONS),
-            application=f"orrery worker {','.join(lanes)}",
-            timeout=10,
-        )
-        self._leases = Leases(
-            self._pool, lease_seconds=settings.lease_seconds, beat_seconds=settings.heartbeat_seconds
-        )
+        self._grace_seconds = settings.grace_seconds
+        self._runtime = Runtime(settings, purpose=f"worker {','.join(lanes)}", threads=threads)
         self._doorbells = Doorbells(settings.redis())
+        self._isolation = Isolation(settings.environment())
         self._feeder = Feeder(
-            self._pool,
+            self._runtime.pool,
             self._doorbells,
             window=settings.doorbell_window,
             lease_seconds=settings.lease_seconds,
             pause_seconds=settings.feeder_seconds,
-        )
-        self._transport = Transport()
-        tools = lifecycle.Tools(
-            worker=name,
-            pool=self._pool,
-            snapshots=Snapshots(self._pool, with_keys=True),
-            leases=self._leases,
-            transport=self._transport,
-            breakers=Breakers(cooldown=settings.breaker_cooldown_seconds),
-            budget=RetryBudget(),
-            vault=Vault(Keyring.load(settings)),
-            artifacts=Artifacts(settings.artifacts_url),
-            lease_seconds=settings.lease_seconds,
+            on_suspects=self._isolation.ensure,
         )
         broker = worker_broker(settings.redis())
-        declare(broker, lambda job_id: lifecycle.run(job_id, tools))
+        declare(broker, lambda job_id: lifecycle.run(job_id, self._runtime.tools))
         for lane in lanes:
             broker.declare_queue(lane)
         self._worker = Worker(
@@ -86,20 +55,17 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Begin to run jobs."""
-        self._leases.start()
+        self._runtime.start()
         self._feeder.start()
         self._worker.start()
 
     def stop(self) -> None:
         """Finish what runs within the grace time, give the rest back to the queue, and close."""
         self._feeder.stop()
-        self._worker.stop(timeout=int(self._settings.grace_seconds * 1000))
-        released = self._leases.release()
-        if released:
-            logger.info("%d unfinished jobs went back to the queue.", released)
-        self._transport.close()
+        self._worker.stop(timeout=int(self._grace_seconds * 1000))
+        self._isolation.stop(grace_seconds=self._grace_seconds)
+        self._runtime.close()
         self._doorbells.close()
-        self._pool.close()
 
 
 def serve(settings: Settings, *, lanes: Sequence[str], threads: int) -> None:

@@ -1,34 +1,75 @@
 """The SQL of `workers/jobs.py`. PostgreSQL 15 and newer."""
 
-INSERT = """
-INSERT INTO jobs (id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id,
-                  token_id, run_at, deadline_at, rung_at)
-SELECT %(id)s, %(feature)s, %(capability)s, %(lane)s, %(priority)s, %(input)s, %(user_id)s, %(plan)s,
-       %(metadata)s, %(caller_admin_id)s::uuid, %(token_id)s::uuid, coalesce(%(run_at)s::timestamptz, now()),
-       now() + %(deadline_seconds)s::float8 * interval '1 second', CASE WHEN %(rung)s THEN now() END
-FROM config_state WHERE version = %(config_version)s
+_COLUMNS = """id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id,
+    token_id, run_at, deadline_at, rung_at, retry_of"""
+
+_VALUES = """%(id)s, %(feature)s, %(capability)s, %(lane)s, %(priority)s, %(input)s, %(user_id)s, %(plan)s,
+    %(metadata)s, %(caller_admin_id)s::uuid, %(token_id)s::uuid, coalesce(%(run_at)s::timestamptz, now()),
+    now() + %(deadline_seconds)s::float8 * interval '1 second', CASE WHEN %(rung)s THEN now() END,
+    %(retry_of)s::uuid"""
+
+INSERT = f"""
+INSERT INTO jobs ({_COLUMNS})
+SELECT {_VALUES} FROM config_state WHERE version = %(config_version)s
 ON CONFLICT (id) DO UPDATE SET rung_at = jobs.rung_at
 RETURNING id"""
 
-CLAIM = """
+# Of several callers with one key the first writes it; the others wait here until it has committed.
+INSERT_ONCE = f"""
+WITH key AS (
+    INSERT INTO idempotency_keys (scope, key, request_hash, job_id)
+    SELECT %(scope)s, %(key)s, %(request_hash)s, %(id)s FROM config_state WHERE version = %(config_version)s
+    ON CONFLICT DO NOTHING RETURNING job_id
+)
+INSERT INTO jobs ({_COLUMNS}) SELECT {_VALUES} FROM key RETURNING id"""
+
+FIND_KEY = "SELECT request_hash, job_id FROM idempotency_keys WHERE scope = %(scope)s AND key = %(key)s"
+
+FORGET_KEYS = "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'"
+
+_CLAIMED = """
 UPDATE jobs
 SET state = 'running', run = run + 1, started_at = now(), worker = %(worker)s, lease_token = %(token)s,
-    lease_until = now() + %(lease)s * interval '1 second'
-FROM (
-    SELECT id FROM jobs
-    WHERE id = %(id)s
-      AND ((state = 'queued' AND run_at <= now())
-           OR (state = 'running' AND lease_until < now()
-               AND pg_postmaster_start_time() < now() - %(lease)s * interval '1 second'))
-    FOR UPDATE SKIP LOCKED
-) due
-WHERE jobs.id = due.id
+    lease_until = now() + %(lease)s * interval '1 second', alone = suspect
+FROM chosen
+WHERE jobs.id = chosen.id
 RETURNING jobs.id, feature, capability, lane, input, user_id, plan, caller_admin_id, run, retries,
     lease_token, started_at, extract(epoch FROM now() - created_at)::float8 AS age,
     extract(epoch FROM deadline_at - now())::float8 AS deadline_in,
     (SELECT role FROM admins WHERE admins.id = caller_admin_id) AS caller_role,
     (SELECT version FROM config_state) AS current_version,
     set_config('synchronous_commit', 'off', true)"""
+
+_OPEN_LANE = "NOT EXISTS (SELECT FROM lanes WHERE lanes.name = jobs.lane AND lanes.is_paused)"
+
+# Expired leases are the rescue's: their jobs may have killed their workers, and run alone from then on.
+CLAIM = f"""
+WITH rung AS (
+    SELECT lane, priority FROM jobs WHERE id = %(id)s
+), urgent AS (
+    SELECT jobs.id FROM jobs JOIN rung ON jobs.lane = rung.lane AND jobs.priority < rung.priority
+    WHERE state = 'queued' AND run_at <= now() AND NOT suspect AND {_OPEN_LANE}
+    ORDER BY jobs.priority, jobs.id LIMIT 1 FOR UPDATE OF jobs SKIP LOCKED
+), own AS (
+    SELECT id FROM jobs
+    WHERE id = %(id)s AND state = 'queued' AND run_at <= now() AND NOT suspect AND {_OPEN_LANE}
+      AND NOT EXISTS (SELECT FROM urgent)
+    FOR UPDATE SKIP LOCKED
+), chosen AS (
+    SELECT id FROM urgent UNION ALL SELECT id FROM own
+)
+{_CLAIMED}"""
+
+CLAIM_SUSPECT = f"""
+WITH chosen AS (
+    SELECT id FROM jobs
+    WHERE suspect AND state = 'queued' AND run_at <= now() AND {_OPEN_LANE}
+    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+{_CLAIMED}"""
+
+ANY_SUSPECT = f"""
+SELECT FROM jobs WHERE suspect AND state = 'queued' AND run_at <= now() AND {_OPEN_LANE} LIMIT 1"""
 
 HEARTBEAT = """
 UPDATE jobs SET lease_until = now() + %(lease)s * interval '1 second'
@@ -41,7 +82,7 @@ FROM (
 WHERE jobs.id = mine.id
 RETURNING jobs.id"""
 
-INSERT_CALLS = """
+_INSERT_CALLS = """
 INSERT INTO ai_usage_analytics (
     job_id, run, n, finished_at, started_at, feature, capability, lane, user_id, caller_admin_id, provider_id,
     provider, model_row_id, model, served_model, outcome, called, breaker, error_class, error_message, status,
@@ -56,26 +97,35 @@ SELECT job_id, run, n, finished_at, started_at, feature, capability, lane, user_
 FROM jsonb_populate_recordset(NULL::ai_usage_analytics, %(attempts)s)"""
 
 COMPLETE = f"""
-WITH ended AS (
-    DELETE FROM jobs WHERE id = %(id)s AND lease_token = %(token)s RETURNING *
+WITH ending AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(endings)s) AS row (
+        id uuid, token uuid, state text, result jsonb, artifact_key text, error_class text,
+        error_message text, provider text, model text, config_version bigint, assignment_id uuid,
+        prompt_version integer, key_version integer, input_tokens bigint, output_tokens bigint,
+        cached_tokens bigint, reasoning_tokens bigint, tokens_estimated boolean, cost_usd numeric,
+        latency_ms integer, new_calls integer)
+), locked AS (
+    SELECT jobs.id FROM jobs JOIN ending ON jobs.id = ending.id AND jobs.lease_token = ending.token
+    ORDER BY jobs.id FOR UPDATE OF jobs
+), ended AS (
+    DELETE FROM jobs USING locked WHERE jobs.id = locked.id RETURNING jobs.*
 ), recorded AS (
     INSERT INTO job_history (
         id, feature, capability, lane, priority, state, input, user_id, plan, metadata, caller_admin_id,
         token_id, created_at, run_at, deadline_at, started_at, finished_at, run, retries, calls, result,
         artifact_key, error_class, error_message, provider, model, config_version, assignment_id,
         prompt_version, key_version, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
-        tokens_estimated, cost_usd, latency_ms,
-        lease_token, worker)
+        tokens_estimated, cost_usd, latency_ms, lease_token, worker, retry_of, crashes)
     SELECT
-        id, feature, capability, lane, priority, %(state)s, input, user_id, plan, metadata, caller_admin_id,
-        token_id, created_at, run_at, deadline_at, started_at, now(), run, retries, calls + %(calls)s,
-        %(result)s, %(artifact_key)s, %(error_class)s, %(error_message)s, %(provider)s, %(model)s,
-        %(config_version)s, %(assignment_id)s::uuid, %(prompt_version)s, %(key_version)s, %(input_tokens)s,
-        %(output_tokens)s, %(cached_tokens)s, %(reasoning_tokens)s, %(tokens_estimated)s,
-        cost_usd + %(cost_usd)s, %(latency_ms)s, lease_token, worker
-    FROM ended
+        id, feature, capability, lane, priority, ending.state, input, user_id, plan, metadata,
+        caller_admin_id, token_id, created_at, run_at, deadline_at, started_at, now(), run, retries,
+        calls + new_calls, result, artifact_key, error_class, error_message, provider, model,
+        ending.config_version, assignment_id, prompt_version, key_version, input_tokens, output_tokens,
+        cached_tokens, reasoning_tokens, tokens_estimated, ended.cost_usd + ending.cost_usd, latency_ms,
+        lease_token, worker, retry_of, crashes
+    FROM ended JOIN ending USING (id)
 ), calls AS (
-    {INSERT_CALLS} WHERE EXISTS (SELECT FROM ended) ON CONFLICT DO NOTHING
+    {_INSERT_CALLS} WHERE job_id IN (SELECT id FROM ended) ON CONFLICT DO NOTHING
 )
 SELECT id FROM ended"""
 
@@ -85,14 +135,14 @@ WITH ended AS (
 ), again AS (
     INSERT INTO jobs (
         id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id, token_id,
-        created_at, run_at, deadline_at, run, retries, calls, cost_usd)
+        created_at, run_at, deadline_at, run, retries, calls, cost_usd, retry_of, crashes)
     SELECT
         id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id, token_id,
         created_at, now() + %(delay)s * interval '1 second', deadline_at, run, retries + 1,
-        calls + %(calls)s, cost_usd + %(cost_usd)s
+        calls + %(calls)s, cost_usd + %(cost_usd)s, retry_of, crashes
     FROM ended
 ), calls AS (
-    {INSERT_CALLS} WHERE EXISTS (SELECT FROM ended) ON CONFLICT DO NOTHING
+    {_INSERT_CALLS} WHERE EXISTS (SELECT FROM ended) ON CONFLICT DO NOTHING
 )
 SELECT id FROM ended"""
 
@@ -101,12 +151,12 @@ SELECT FROM job_history
 WHERE id = %(id)s AND lease_token = %(token)s AND finished_at > now() - interval '1 day'
 UNION ALL
 SELECT FROM ai_usage_analytics
-WHERE job_id = %(id)s AND run = %(run)s AND finished_at > now() - interval '1 day'"""
+WHERE job_id = %(id)s AND run = %(run)s AND n > 0 AND finished_at > now() - interval '1 day'"""
 
-RECORD_CALLS = f"{INSERT_CALLS} ON CONFLICT DO NOTHING"
+RECORD_CALLS = f"{_INSERT_CALLS} ON CONFLICT DO NOTHING"
 
 RELEASE = """
-UPDATE jobs SET state = 'queued', lease_token = NULL, lease_until = NULL, rung_at = NULL
+UPDATE jobs SET state = 'queued', lease_token = NULL, lease_until = NULL, rung_at = NULL, alone = false
 FROM (
     SELECT jobs.id FROM jobs
     JOIN unnest(%(ids)s::uuid[], %(tokens)s::uuid[]) AS held (id, token)
@@ -116,24 +166,47 @@ FROM (
 WHERE jobs.id = mine.id"""
 
 RESCUE = """
-UPDATE jobs SET state = 'queued', lease_token = NULL, lease_until = NULL, rung_at = NULL
-FROM (
-    SELECT id FROM jobs
+WITH silent AS (
+    SELECT id, alone, alone AND crashes + 1 >= %(most_crashes)s AS poison FROM jobs
     WHERE state = 'running' AND lease_until < now()
       AND pg_postmaster_start_time() < now() - %(lease)s * interval '1 second'
     ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
-) silent
-WHERE jobs.id = silent.id
-RETURNING jobs.id"""
+), poisoned AS (
+    DELETE FROM jobs USING silent WHERE jobs.id = silent.id AND silent.poison RETURNING jobs.*
+), recorded AS (
+    INSERT INTO job_history (
+        id, feature, capability, lane, priority, state, input, user_id, plan, metadata, caller_admin_id,
+        token_id, created_at, run_at, deadline_at, started_at, finished_at, run, retries, calls, error_class,
+        error_message, cost_usd, worker, retry_of, crashes)
+    SELECT
+        id, feature, capability, lane, priority, 'failed', input, user_id, plan, metadata, caller_admin_id,
+        token_id, created_at, run_at, deadline_at, started_at, now(), run, retries, calls, 'poison',
+        'Its worker process died each time it ran this job alone.', cost_usd, worker, retry_of, crashes + 1
+    FROM poisoned
+), back AS (
+    UPDATE jobs SET state = 'queued', lease_token = NULL, lease_until = NULL, rung_at = NULL, suspect = true,
+        alone = false, crashes = crashes + silent.alone::integer
+    FROM silent WHERE jobs.id = silent.id AND NOT silent.poison
+    RETURNING jobs.*
+), lost AS (
+    INSERT INTO ai_usage_analytics (
+        job_id, run, n, finished_at, started_at, feature, capability, lane, user_id, caller_admin_id, outcome,
+        called, error_class, error_message, worker)
+    SELECT id, run, 0, now(), started_at, feature, capability, lane, user_id, caller_admin_id, 'lost', true,
+        'connection', 'The worker died; a call may have been under way, and billed.', worker
+    FROM (SELECT * FROM back UNION ALL SELECT * FROM poisoned) died
+    ON CONFLICT DO NOTHING
+)
+SELECT id, poison FROM silent"""
 
 TAKE_UNRUNG = """
 WITH taken AS (
     UPDATE jobs SET rung_at = now()
     FROM (
-        SELECT id FROM jobs
-        WHERE lane = %(lane)s AND state = 'queued' AND run_at <= now()
-          AND (rung_at IS NULL OR rung_at < now() - %(again)s * interval '1 second')
-        ORDER BY priority, id LIMIT %(room)s FOR UPDATE SKIP LOCKED
+        SELECT id FROM jobs JOIN lanes ON lanes.name = jobs.lane AND NOT is_paused
+        WHERE lane = %(lane)s AND state = 'queued' AND run_at <= now() AND NOT suspect
+          AND (rung_at IS NULL OR rung_at < now() - %(again)s * interval '1 second' OR rung_at < resumed_at)
+        ORDER BY priority, id LIMIT %(room)s FOR UPDATE OF jobs SKIP LOCKED
     ) due
     WHERE jobs.id = due.id
     RETURNING jobs.id, capability, priority

@@ -6,6 +6,7 @@ is SQL in `workers/jobs.py`, and their definition is the migrations'.
 
 from store.tables.base import Base
 from store.tables.features import AssignmentTarget, Feature, FeatureAIAssignment, PromptTemplate
+from store.tables.lanes import Lane
 from store.tables.people import Admin, AppToken
 from store.tables.providers import AIModel, AIProvider, ModelPrice
 
@@ -18,6 +19,7 @@ __all__ = [
     "Base",
     "Feature",
     "FeatureAIAssignment",
+    "Lane",
     "ModelPrice",
     "PromptTemplate",
 ]

@@ -15,7 +15,10 @@ from store.tables.providers import AIModel
 
 
 class Feature(Row, Base):
-    """What applications ask for by name. Never names a provider or a model."""
+    """What applications ask for by name. Never names a provider or a model.
+
+    `max_queued` caps its unfinished jobs; beyond it enqueueing is refused for the moment.
+    """
 
     __tablename__ = "features"
     __table_args__ = (
@@ -25,6 +28,7 @@ class Feature(Row, Base):
             name="capability_known",
         ),
         CheckConstraint("lane in ('interactive', 'standard', 'batch')", name="lane_known"),
+        CheckConstraint("max_queued > 0", name="max_queued_positive"),
     )
 
     name: Mapped[str] = mapped_column(unique=True)
@@ -34,6 +38,7 @@ class Feature(Row, Base):
     lane: Mapped[str] = mapped_column(server_default="standard")
     input_schema: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     output_schema: Mapped[dict[str, Any] | None]
+    max_queued: Mapped[int | None]
     is_active: Mapped[bool] = mapped_column(server_default="true")
 
 

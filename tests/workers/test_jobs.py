@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from uuid import UUID, uuid4
 
@@ -17,7 +18,7 @@ from store.ids import new_id
 from store.settings import Settings
 from tests.workers.conftest import until
 from workers import jobs
-from workers.jobs import Claimed, Database, Ending, NewJob
+from workers.jobs import Claimed, Completion, Database, Ending, IdempotencyKey, NewJob
 
 DONE = Ending(state="succeeded", result={"text": "done"}, cost_usd=Decimal("0.5"))
 
@@ -60,8 +61,8 @@ def test_a_job_whose_time_has_not_come_is_not_claimed(db: Database, job_id: UUID
 def test_completing_moves_the_job_and_its_calls_and_only_once(db: Database, job_id: UUID) -> None:
     claimed = _claim(db, job_id)
     assert claimed is not None
-    assert jobs.complete(db, claimed, DONE, [])
-    assert not jobs.complete(db, claimed, DONE, [])
+    assert _end(db, claimed)
+    assert not _end(db, claimed)
     assert _count(db, "jobs") == 0
     row = db.execute("SELECT state, lease_token, cost_usd, run FROM job_history").fetchone()
     assert row == {
@@ -79,15 +80,17 @@ def test_a_worker_whose_lease_was_taken_can_neither_end_nor_put_back_the_job(
     silent = _claim(db, job_id, lease_seconds=0.01)
     assert silent is not None
     until(lambda: _expired(db, job_id))
-    heir = _claim(db, job_id, lease_seconds=0.01)  # patience after a restart is a lease, too
+    assert _claim(db, job_id) is None, "an expired lease is the rescue's"
+    assert jobs.rescue(db, lease_seconds=0.01) == ([job_id], [])
+    heir = jobs.claim_suspect(db, lease_seconds=30, worker="alone")
     assert heir is not None
     assert heir.run == 2
-    assert not jobs.complete(db, silent, DONE, [])
+    assert not _end(db, silent)
     assert not jobs.put_back(db, silent, [], delay_seconds=0, cost_usd=Decimal(0))
     assert jobs.heartbeat(db, {job_id: silent.lease_token}, lease_seconds=30) == set()
     assert not jobs.was_recorded(db, silent)
     assert jobs.heartbeat(db, {job_id: heir.lease_token}, lease_seconds=30) == {job_id}
-    assert jobs.complete(db, heir, DONE, [])
+    assert _end(db, heir)
 
 
 def test_putting_back_keeps_the_job_and_adds_up_what_was_spent(db: Database, job_id: UUID) -> None:
@@ -106,7 +109,7 @@ def test_putting_back_keeps_the_job_and_adds_up_what_was_spent(db: Database, job
     }
     last = _claim(db, job_id)
     assert last is not None
-    assert jobs.complete(db, last, DONE, [])
+    assert _end(db, last)
     cost = db.execute("SELECT cost_usd FROM job_history").fetchone()
     assert cost == {"cost_usd": Decimal("1.25")}
 
@@ -114,7 +117,7 @@ def test_putting_back_keeps_the_job_and_adds_up_what_was_spent(db: Database, job
 def test_an_unknown_cost_stays_unknown(db: Database, job_id: UUID) -> None:
     claimed = _claim(db, job_id)
     assert claimed is not None
-    assert jobs.complete(db, claimed, Ending(state="succeeded", cost_usd=None), [])
+    assert _end(db, claimed, Ending(state="succeeded", cost_usd=None))
     assert db.execute("SELECT cost_usd FROM job_history").fetchone() == {"cost_usd": None}
 
 
@@ -123,8 +126,10 @@ def test_rescue_returns_what_expired_and_nothing_else(db: Database) -> None:
     assert _claim(db, dead, lease_seconds=0.01) is not None
     assert _claim(db, alive) is not None
     until(lambda: _expired(db, dead))
-    assert jobs.rescue(db, lease_seconds=0.01) == [dead]
-    assert jobs.rescue(db, lease_seconds=0.01) == []
+    assert jobs.rescue(db, lease_seconds=0.01) == ([dead], [])
+    assert jobs.rescue(db, lease_seconds=0.01) == ([], [])
+    lost = db.execute("SELECT job_id, run, n, outcome, cost_usd FROM ai_usage_analytics").fetchall()
+    assert lost == [{"job_id": dead, "run": 1, "n": 0, "outcome": "lost", "cost_usd": None}]
 
 
 def test_rescue_waits_a_lease_after_postgresql_came_back(db: Database, job_id: UUID) -> None:
@@ -134,8 +139,8 @@ def test_rescue_waits_a_lease_after_postgresql_came_back(db: Database, job_id: U
         "SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8 AS up"
     ).fetchone()
     assert uptime is not None
-    assert jobs.rescue(db, lease_seconds=uptime["up"] + 60) == []
-    assert jobs.rescue(db, lease_seconds=0.01) == [job_id]
+    assert jobs.rescue(db, lease_seconds=uptime["up"] + 60) == ([], [])
+    assert jobs.rescue(db, lease_seconds=0.01) == ([job_id], [])
 
 
 def test_release_gives_back_only_what_is_still_ours(db: Database) -> None:
@@ -154,6 +159,97 @@ def test_enqueueing_against_an_outdated_configuration_stores_nothing(db: Databas
     assert _count(db, "jobs") == 0
     assert jobs.insert(db, job, config_version=_version(db), rung=True)
     assert jobs.insert(db, job, config_version=_version(db), rung=True), "the same id again is harmless"
+    assert _count(db, "jobs") == 1
+
+
+def test_of_many_callers_with_one_idempotency_key_one_enqueues(settings: Settings) -> None:
+    once = IdempotencyKey("shop", "order-7", b"hash")
+    made: list[UUID] = []
+
+    def enqueue() -> None:
+        with psycopg.connect(
+            conninfo(settings.database(), Role.API), autocommit=True, row_factory=dict_row
+        ) as api:
+            job = _new_job()
+            if jobs.insert(api, job, config_version=_version(api), rung=False, once=once):
+                made.append(job.id)
+            assert jobs.find_key(api, "shop", "order-7") is not None
+
+    threads = [threading.Thread(target=enqueue) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with _connected(settings) as db:
+        assert len(made) == 1
+        assert jobs.find_key(db, "shop", "order-7") == (b"hash", made[0])
+        assert _count(db, "jobs") == 1
+
+
+def test_a_suspect_runs_alone_and_fails_as_poison_when_it_dies_alone_twice(db: Database) -> None:
+    poison, innocent = _queued(db), _queued(db)
+    for job_id in (poison, innocent):
+        assert _claim(db, job_id, lease_seconds=0.01) is not None
+    until(lambda: _expired(db, poison) and _expired(db, innocent))
+    assert jobs.rescue(db, lease_seconds=0.01) == ([poison, innocent], [])
+    assert jobs.any_suspect(db)
+    assert _claim(db, poison) is None, "suspects do not run beside others"
+    assert jobs.take_unrung(db, "standard", room=9, again_seconds=0) == []
+    for last in (False, True):
+        suspect = jobs.claim_suspect(db, lease_seconds=0.01, worker="alone")
+        assert suspect is not None
+        assert suspect.id == poison
+        until(lambda: _expired(db, poison))
+        assert jobs.rescue(db, lease_seconds=0.01) == (([], [poison]) if last else ([poison], []))
+    ended = db.execute("SELECT id, state, error_class, crashes FROM job_history").fetchall()
+    assert ended == [{"id": poison, "state": "failed", "error_class": "poison", "crashes": 2}]
+    acquitted = jobs.claim_suspect(db, lease_seconds=30, worker="alone")
+    assert acquitted is not None
+    assert acquitted.id == innocent
+    assert _end(db, acquitted)
+
+
+def test_a_more_urgent_job_takes_the_place_of_the_one_rung_for(db: Database) -> None:
+    calm, urgent, elsewhere = _queued(db), _queued(db, priority=-1), _queued(db, priority=-9, lane="batch")
+    first, second = _claim(db, calm), _claim(db, calm)
+    assert first is not None
+    assert second is not None
+    assert (first.id, second.id) == (urgent, calm)
+    assert _claim(db, elsewhere) is not None
+
+
+def test_a_paused_lane_is_not_claimed_and_its_lost_doorbells_ring_when_it_goes_on(
+    db: Database, settings: Settings
+) -> None:
+    job_id = _queued(db)
+    with psycopg.connect(conninfo(settings.database(), Role.API), autocommit=True) as api:
+        api.execute("UPDATE lanes SET is_paused = true WHERE name = 'standard'")
+        assert _claim(db, job_id) is None
+        assert jobs.take_unrung(db, "standard", room=9, again_seconds=0) == []
+        db.execute("UPDATE jobs SET rung_at = now()")  # a doorbell that was answered during the pause
+        api.execute("UPDATE lanes SET is_paused = false, resumed_at = now() WHERE name = 'standard'")
+        assert jobs.take_unrung(db, "standard", room=9, again_seconds=60) == [(job_id, "text")]
+        assert _claim(db, job_id) is not None
+
+
+def test_cancelling_ends_queued_and_running_jobs_and_the_run_records_nothing_more(db: Database) -> None:
+    queued, running = _queued(db), _queued(db)
+    claimed = _claim(db, running)
+    assert claimed is not None
+    cancelled = db.execute("SELECT cancel_jobs(%s) AS id", [[queued, running, uuid4()]]).fetchall()
+    assert sorted(row["id"] for row in cancelled) == sorted([queued, running])
+    assert not _end(db, claimed)
+    assert not jobs.was_recorded(db, claimed)
+    states = db.execute("SELECT DISTINCT state, error_class FROM job_history").fetchall()
+    assert states == [{"state": "cancelled", "error_class": "cancelled"}]
+    assert _count(db, "jobs") == 0
+
+
+def test_one_ending_of_a_group_that_is_not_ours_does_not_touch_the_others(db: Database) -> None:
+    claims = [claim for _ in range(3) if (claim := _claim(db, _queued(db))) is not None]
+    stranger = replace(claims[1], lease_token=uuid4())
+    group = [Completion(claim, DONE, []) for claim in (claims[0], stranger, claims[2])]
+    assert jobs.complete(db, group) == {claims[0].id, claims[2].id}
     assert _count(db, "jobs") == 1
 
 
@@ -200,20 +296,24 @@ def _connected(settings: Settings) -> Database:
     return psycopg.connect(target, autocommit=True, row_factory=dict_row)
 
 
-def _new_job(priority: int = 0) -> NewJob:
+def _new_job(priority: int = 0, lane: str = "standard") -> NewJob:
     return NewJob(
-        id=new_id(), feature="cv_draft", capability="text", lane="standard", input={"a": 1}, priority=priority
+        id=new_id(), feature="cv_draft", capability="text", lane=lane, input={"a": 1}, priority=priority
     )
 
 
-def _queued(db: Database, priority: int = 0) -> UUID:
-    job = _new_job(priority)
+def _queued(db: Database, priority: int = 0, lane: str = "standard") -> UUID:
+    job = _new_job(priority, lane)
     assert jobs.insert(db, job, config_version=_version(db), rung=False)
     return job.id
 
 
 def _claim(db: Database, job_id: UUID, lease_seconds: float = 30) -> Claimed | None:
     return jobs.claim(db, job_id, lease_seconds=lease_seconds, worker="test")
+
+
+def _end(db: Database, claimed: Claimed, ending: Ending = DONE) -> bool:
+    return jobs.complete(db, [Completion(claimed, ending, [])]) == {claimed.id}
 
 
 def _version(db: Database) -> int:

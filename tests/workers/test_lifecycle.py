@@ -200,7 +200,7 @@ def test_unstorable_characters_of_a_model_do_not_stop_the_record(
         claimed = jobs.claim(connection, job_id, lease_seconds=30, worker="test")
         assert claimed is not None
         ending = jobs.Ending(state="succeeded", result={"text": "nul \x00 surrogate \ud800 end", "k\x00": 1})
-        assert jobs.complete(connection, claimed, ending, [])
+        assert jobs.complete(connection, [jobs.Completion(claimed, ending, [])]) == {job_id}
     job = client.job(job_id)
     assert job is not None
     assert job.result == {"text": "nul � surrogate � end", "k�": 1}

@@ -1,0 +1,90 @@
+"""Group commit of endings: many jobs of a process end in one transaction.
+
+There is no thread and no pause: a thread that finds nobody at it flushes at once, alone; what arrives
+meanwhile is flushed together by the next one. So an idle process adds no delay, and a busy one makes larger
+groups.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from store.database import UNAVAILABLE, Pool
+from workers import jobs
+from workers.jobs import Completion
+
+MOST = 50
+"""Jobs of one transaction, at most."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    completion: Completion
+    woken: threading.Event = field(default_factory=threading.Event)
+    leads: bool = False
+    ended: bool = False
+    error: Exception | None = None
+
+
+class Completer:
+    """Ends jobs. Thread-safe."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._lock = threading.Lock()
+        self._waiting: deque[_Entry] = deque()
+        self._busy = False
+
+    def complete(self, completion: Completion) -> bool:
+        """End a job durably; False where its lease is no longer ours. Returns once it is committed.
+
+        Raises what kept this very job from being recorded (psycopg.Error, mostly); the others of its group
+        are not concerned.
+        """
+        entry = _Entry(completion)
+        with self._lock:
+            self._waiting.append(entry)
+            entry.leads, self._busy = not self._busy, True
+        if not entry.leads:
+            entry.woken.wait()
+        if entry.leads:
+            self._lead()
+        if entry.error is not None:
+            raise entry.error
+        return entry.ended
+
+    def _lead(self) -> None:
+        """Flush one group, ours among it, and hand the lead to the first of those who came meanwhile."""
+        with self._lock:
+            group = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+        try:
+            self._flush(group)
+        finally:
+            with self._lock:
+                heir = self._waiting[0] if self._waiting else None
+                self._busy = heir is not None
+            if heir is not None:
+                heir.leads = True
+                heir.woken.set()
+            for entry in group:
+                entry.woken.set()
+
+    def _flush(self, group: Sequence[_Entry]) -> None:
+        try:
+            with self._pool.connection() as db:
+                ended = jobs.complete(db, [entry.completion for entry in group])
+        except UNAVAILABLE as error:
+            for entry in group:
+                entry.error = error
+        except Exception as error:
+            if len(group) == 1:
+                group[0].error = error
+            else:  # one row is refused: let it fail alone
+                for entry in group:
+                    self._flush([entry])
+        else:
+            for entry in group:
+                entry.ended = entry.completion.job.id in ended

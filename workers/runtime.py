@@ -1,0 +1,70 @@
+"""What a process that runs jobs is made of, whichever way it gets them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+from routing.breaker import Breakers
+from routing.retry_budget import RetryBudget
+from routing.snapshot import Snapshots
+from routing.transport import Transport
+from store.database import Role, open_pool
+from store.settings import Settings
+from store.vault import Keyring, Vault
+from workers.artifacts import Artifacts
+from workers.completer import Completer
+from workers.leases import Leases
+from workers.lifecycle import Tools
+
+logger = logging.getLogger(__name__)
+
+_MOST_CONNECTIONS = 12  # statements are short: a dozen connections carry hundreds of threads
+
+
+class Runtime:
+    """Connections, leases and the tools of every run.
+
+    Args:
+        purpose: shown by PostgreSQL as the connections' application.
+        threads: jobs that run at the same time.
+    """
+
+    def __init__(self, settings: Settings, *, purpose: str, threads: int) -> None:
+        self.pool = open_pool(
+            settings.database(),
+            Role.WORKER,
+            size=min(threads + 2, _MOST_CONNECTIONS),
+            application=f"orrery {purpose}",
+            timeout=10,
+        )
+        self.leases = Leases(
+            self.pool, lease_seconds=settings.lease_seconds, beat_seconds=settings.heartbeat_seconds
+        )
+        self._transport = Transport()
+        self.tools = Tools(
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            pool=self.pool,
+            snapshots=Snapshots(self.pool, with_keys=True),
+            leases=self.leases,
+            completer=Completer(self.pool),
+            transport=self._transport,
+            breakers=Breakers(cooldown=settings.breaker_cooldown_seconds),
+            budget=RetryBudget(),
+            vault=Vault(Keyring.load(settings)),
+            artifacts=Artifacts(settings.artifacts_url),
+            lease_seconds=settings.lease_seconds,
+        )
+
+    def start(self) -> None:
+        """Begin to prolong leases."""
+        self.leases.start()
+
+    def close(self) -> None:
+        """Give back what still runs, and close."""
+        released = self.leases.release()
+        if released:
+            logger.info("%d unfinished jobs went back to the queue.", released)
+        self._transport.close()
+        self.pool.close()
