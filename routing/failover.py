@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from uuid import UUID, uuid5
 
 from routing import pricing, prompts
 from routing.breaker import OPEN, Breakers
@@ -145,7 +146,7 @@ def _try(run: _Run, route: Route, call: Call) -> Reply | RoutingError:
     watch = _Stopwatch()
     timeout = _timeout(run, provider)
     try:
-        permit = run.tools.breakers.admit(provider.id, probe_seconds=timeout)
+        permit = run.tools.breakers.admit(circuit(provider), probe_seconds=timeout)
     except CircuitOpen as error:
         run.attempts.append(_attempt(run, route, watch, breaker=OPEN, error=error))
         return error
@@ -163,6 +164,11 @@ def _try(run: _Run, route: Route, call: Call) -> Reply | RoutingError:
     else:
         run.attempts.append(_attempt(run, route, watch, breaker=permit.state, error=result))
     return result
+
+
+def _circuit(provider: Provider) -> UUID:
+    """Which breaker: a provider that was given another address starts with a closed one."""
+    return uuid5(provider.id, provider.base_url)
 
 
 def _called(run: _Run, call: Call, timeout: float) -> Reply:
@@ -288,7 +294,7 @@ class _Stopwatch:
 
 def _record_refusal(run: _Run, route: Route, error: RoutingError) -> None:
     """A route that could not even be called."""
-    state = run.tools.breakers.state(route.provider.id)
+    state = run.tools.breakers.state(circuit(route.provider))
     run.attempts.append(_attempt(run, route, _Stopwatch(), breaker=state, error=error))
 
 

@@ -100,7 +100,7 @@ def load(connection: Connection[DictRow], *, with_keys: bool) -> Snapshot:
         )
 
 
-_FEATURES = "SELECT id, name, capability, lane, input_schema, is_active FROM features"
+_FEATURES = "SELECT id, name, capability, lane, input_schema, is_active, max_queued FROM features"
 
 _MODELS = """
 SELECT id, provider_id, model_id, capabilities, context_window, max_output_tokens, default_parameters,
@@ -134,6 +134,7 @@ def _feature(row: Mapping[str, Any]) -> Feature:
         lane=row["lane"],
         input_schema=row["input_schema"],
         is_active=row["is_active"],
+        max_queued=row["max_queued"],
     )
 
 

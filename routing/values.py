@@ -115,7 +115,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One row of `features`."""
+    """One row of `features`. `max_queued`: how many unfinished jobs it may have, None = any number."""
 
     id: UUID
     name: str
@@ -123,6 +123,7 @@ class Feature:
     lane: str
     input_schema: Mapping[str, Any]
     is_active: bool
+    max_queued: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ def demo(
     if home is None:
         settings = settings.model_copy(update={"home": settings.home.with_name(f"{settings.home.name}-demo")})
     configure("ERROR")
+    _end_on_sigterm()
     with _steps("Orrery demo") as on_step:
         held = run_demo(settings, on_step=on_step, serve=serve)
     raise typer.Exit(0 if held else 1)
@@ -126,6 +127,9 @@ def worker(
 ) -> None:
     """Run jobs. `interactive` beside other lanes gets a process of its own."""
     wanted = [lane for lane in lanes.split(",") if lane]
+    unknown = set(wanted) - set(_LANES.split(","))
+    if unknown or not wanted:
+        _fail(f"--lanes must name some of {_LANES}, not {lanes!r}.")
     settings = _part(parent)
     if "interactive" in wanted and len(wanted) > 1:
         from standalone.supervisor import supervise
@@ -149,6 +153,7 @@ def migrate_command(home: Home = None) -> None:
 
     settings = settings_for(home)
     configure(settings.log_level)
+    _end_on_sigterm()
     with _steps("Migrating") as on_step, installation(settings, on_step=on_step) as reached:
         typer.echo(f"The database is at revision {migrate(reached)}.")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 
 
 def end_quietly() -> None:
-    """Let uvicorn's stop be the end: it raises the signal that stopped it once more, and a clean stop would
-    otherwise look like a killed process."""
+    """Let a stop be an end with status 0: before uvicorn listens to signals, and afterwards, when it raises
+    the one that stopped it once more and a clean stop would look like a killed process."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: None)
+            signal.signal(number, lambda _number, _frame: sys.exit(0))

@@ -16,7 +16,7 @@ from standalone.api_client import ApiClient
 from standalone.machine import Step, installation
 from standalone.schema import migrate
 from standalone.supervisor import STOP_MARGIN_SECONDS, TEND_SECONDS, Supervisor
-from store.settings import Settings
+from store.settings import Settings, SettingsError
 
 FIRST_ADMIN = "admin@localhost"
 _READY_SECONDS = 120.0  # a crowded machine takes its time to import
@@ -60,6 +60,7 @@ def up(
 
     `on_first_password` gets the first super admin's password as soon as it exists, on the very first start.
     """
+    _refuse_taken(layout)
     with installation(settings, on_step=on_step) as reached:
         on_step("migrating the database")
         migrate(reached)
@@ -110,6 +111,18 @@ def _start(supervisor: Supervisor, home: Path, layout: Layout) -> str | None:
     for _ in range(layout.workers):
         supervisor.add("worker", "--lanes", "standard,batch", *threads)
     return sandbox_url
+
+
+def _refuse_taken(layout: Layout) -> None:
+    """Before anything starts: another installation's API must not be taken for ours."""
+    family = socket.AF_INET6 if ":" in layout.host else socket.AF_INET
+    try:
+        socket.create_server((layout.host, layout.port), family=family).close()
+    except OSError as error:
+        raise SettingsError(
+            f"Port {layout.port} of {layout.host} cannot be had: {error.strerror}. "
+            "Choose another with --port."
+        ) from None
 
 
 def _reachable(host: str) -> str:

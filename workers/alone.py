@@ -33,26 +33,32 @@ class Isolation:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
+        self._ending = False
 
     def ensure(self) -> None:
         """See to it that the process runs."""
         if self._process is not None and self._process.poll() is not None:
             logger.warning("The process for suspects ended with %s.", self._process.returncode)
             self._process = None
-        if self._process is None:
+        if self._process is None and not self._ending:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "workers.alone", str(os.getpid())],
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
             )
 
-    def stop(self, *, grace_seconds: float) -> None:
-        """End the process; its job gets the grace time."""
+    def terminate(self) -> None:
+        """Ask the process to end; its job gets the grace time."""
+        self._ending = True
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait(self, *, seconds: float) -> None:
+        """Wait for the process to end, and kill it after `seconds`."""
         if self._process is None:
             return
-        self._process.terminate()
         try:
-            self._process.wait(timeout=grace_seconds + 2)
+            self._process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -1,8 +1,8 @@
 """Postgres backlog → doorbells, and silent workers' jobs → backlog.
 
-Runs in every worker process; an advisory lock lets one of them do each turn. It keeps a bounded window of
-doorbells per lane in Redis and never holds a row lock while it talks to Redis. Whatever Redis forgets is rung
-for again.
+Runs in every worker process; a row in the database lets one of them do each turn. It keeps a bounded window
+of doorbells per lane in Redis and never holds a row lock while it talks to Redis. Whatever Redis forgets is
+rung for again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from workers.doorbells import LANES, Doorbells
 
 logger = logging.getLogger(__name__)
 
-_TRY_LOCK = "SELECT pg_try_advisory_lock(hashtext('orrery.feeder')) AS ours"
-_UNLOCK = "SELECT pg_advisory_unlock(hashtext('orrery.feeder'))"
-_ENSURE_PARTITIONS = "SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date, 14)"
+_ENSURE_PARTITIONS = "SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - 1, 15)"
 
 _EMPTY_AGAIN_SECONDS = (
     5.0  # nothing waits in Redis: a doorbell this old was lost with its Redis or its worker
@@ -75,21 +73,18 @@ class Feeder:
             self._thread.join(timeout=5)
 
     def turn(self) -> None:
-        """Rescue and ring once, unless another process is at it."""
+        """Rescue and ring once, unless another process has just done so."""
         with self._pool.connection() as db:
-            lock = db.execute(_TRY_LOCK).fetchone()
-            if lock is None or not lock["ours"]:
+            # A little less than the pause, or a process alone would find itself too early each other time.
+            if not jobs.take_turn(db, pause_seconds=self._pause_seconds * 0.9):
                 return
-            try:
-                self._keep_house(db)
-                self._rescue(db)
-                if jobs.any_suspect(db):
-                    self._on_suspects()
-                for lane in LANES:
-                    self._fill(db, lane)
-            finally:
-                if not db.closed:
-                    db.execute(_UNLOCK)
+            self._rescue(db)
+            if jobs.any_suspect(db):
+                self._on_suspects()
+            jobs.come_due(db)
+            for lane in LANES:
+                self._fill(db, lane)
+            self._keep_house(db)
 
     def _keep_house(self, db: Connection[DictRow]) -> None:
         """Once an hour: partitions ahead, old idempotency keys away."""
@@ -126,6 +121,8 @@ class Feeder:
             try:
                 self.turn()
             except UNAVAILABLE as error:
+                # Nobody could prolong a lease meanwhile, so nobody is called dead until one has passed.
+                self._next_rescue = time.monotonic() + self._lease_seconds
                 logger.warning("The feeder waits, the database does not answer: %s", error)
             except Exception:
                 logger.exception("The feeder's turn failed; the next one is in %g s.", self._pause_seconds)

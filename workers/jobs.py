@@ -152,6 +152,12 @@ def find_key(db: Database, scope: str, key: str) -> tuple[bytes, UUID] | None:
     return None if row is None else (row["request_hash"], row["job_id"])
 
 
+def keep_key(db: Database, once: IdempotencyKey, job_id: UUID) -> bool:
+    """Write down an idempotency key; False where it is in use. Waits for a caller who writes it just now."""
+    values = {"scope": once.scope, "key": once.key, "request_hash": once.request_hash, "id": job_id}
+    return db.execute(statements.KEEP_KEY, values).fetchone() is not None
+
+
 def forget_keys(db: Database) -> None:
     """Drop idempotency keys that are older than a day."""
     db.execute(statements.FORGET_KEYS)
@@ -206,14 +212,22 @@ def complete(db: Database, completions: Sequence[Completion]) -> set[UUID]:
 
 
 def put_back(
-    db: Database, job: Claimed, attempts: Sequence[AttemptRow], *, delay_seconds: float, cost_usd: Decimal
+    db: Database,
+    job: Claimed,
+    attempts: Sequence[AttemptRow],
+    *,
+    delay_seconds: float,
+    cost_usd: Decimal,
+    seconds_left: float | None = None,
 ) -> bool:
     """Return a failed job to the queue, due after the delay, and record this run's calls.
 
+    `seconds_left` are those until the deadline that its assignment gave it, which no retry prolongs.
     Returns False where the lease is no longer ours; nothing was written then.
     """
     values = {
         "delay": delay_seconds,
+        "seconds_left": seconds_left,
         "cost_usd": cost_usd,
         "calls": _called(attempts),
         "attempts": _rows(attempts),
@@ -262,9 +276,31 @@ def take_unrung(db: Database, lane: str, *, room: int, again_seconds: float) -> 
     return [(row["id"], row["capability"]) for row in rows]
 
 
+def come_due(db: Database) -> None:
+    """Let scheduled jobs whose time has come take their place in the queue, 5,000 at most."""
+    db.execute(statements.COME_DUE)
+
+
+def take_turn(db: Database, *, pause_seconds: float) -> bool:
+    """Whether it is the caller's turn to feed: once per pause among all processes."""
+    return db.execute(statements.TAKE_TURN, {"pause": pause_seconds}).fetchone() is not None
+
+
 def unring(db: Database, ids: Sequence[UUID]) -> None:
     """Note that no doorbell rang for these jobs after all, so that the feeder rings at its next turn."""
     db.execute(statements.UNRING, {"ids": list(ids)})
+
+
+def cancel(db: Database, ids: Sequence[UUID]) -> set[UUID]:
+    """End jobs as cancelled, queued or running; returns those that had not ended."""
+    return {row["id"] for row in db.execute(statements.CANCEL, {"ids": list(ids)})}
+
+
+def count_unfinished(db: Database, feature: str, *, most: int) -> int:
+    """How many jobs of the feature have not ended, counted up to `most`."""
+    row = db.execute(statements.COUNT_UNFINISHED, {"feature": feature, "most": most}).fetchone()
+    assert row is not None, "an aggregate always has its row"  # noqa: S101
+    return int(row["unfinished"])
 
 
 def _fence(job: Claimed) -> dict[str, Any]:

@@ -13,8 +13,10 @@ floors.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +39,7 @@ from workers.leases import Leases
 
 logger = logging.getLogger(__name__)
 
+_TOO_COMPLEX = "54"  # PostgreSQL's class of statements beyond its limits: waiting does not help
 _RECORD_PATIENCE_SECONDS = 600.0  # how long a finished run waits for a database that went away
 
 
@@ -55,6 +58,7 @@ class Tools:
     vault: Vault
     artifacts: Artifacts
     lease_seconds: float
+    stopping: threading.Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Execution:
 
 def run(job_id: UUID, tools: Tools) -> None:
     """Run the job if it is due and nobody else has it, but more urgent ones of its lane first."""
-    while (job := claim(job_id, tools)) is not None:
+    while not tools.stopping.is_set() and (job := claim(job_id, tools)) is not None:
         perform(job, tools)
         if job.id == job_id:
             return
@@ -83,6 +87,9 @@ def perform(job: jobs.Claimed, tools: Tools) -> None:
         try:
             for step in (resolve, call, keep):
                 execution = step(execution, tools)
+        except UNAVAILABLE as error:  # before any call: the configuration could not be read
+            give_back(job, tools, error)
+            return
         except Exception:
             execution = replace(execution, outcome=_incident(execution))
         record(execution, tools)
@@ -96,6 +103,13 @@ def claim(job_id: UUID, tools: Tools) -> jobs.Claimed | None:
     except UNAVAILABLE as error:
         logger.warning("Job %s stays queued, the database does not answer: %s", job_id, error)
         return None
+
+
+def give_back(job: jobs.Claimed, tools: Tools, reason: Exception) -> None:
+    """Return a job that has not begun, uncounted; where that fails too, its lease runs out."""
+    logger.warning("Job %s goes back, the database does not answer: %s", job.id, reason)
+    with suppress(UNAVAILABLE), tools.pool.connection() as db:
+        jobs.release(db, {job.id: job.lease_token})
 
 
 def resolve(execution: Execution, tools: Tools) -> Execution:
@@ -158,10 +172,13 @@ def record(execution: Execution, tools: Tools) -> None:
     write: Callable[[], bool]
     if delay is not None:
         cost = usage.known_cost(outcome.attempts)
+        left = _seconds_left(execution)
 
         def write() -> bool:
             with tools.pool.connection() as db:
-                return jobs.put_back(db, execution.job, rows, delay_seconds=delay, cost_usd=cost)
+                return jobs.put_back(
+                    db, execution.job, rows, delay_seconds=delay, cost_usd=cost, seconds_left=left
+                )
     else:
         completion = jobs.Completion(execution.job, _ending(execution), rows)
 
@@ -172,12 +189,26 @@ def record(execution: Execution, tools: Tools) -> None:
         _persist(execution.job, rows, write, tools)
     except Exception as error:
         logger.exception("Job %s: its record was refused.", execution.job.id)
-        refused = jobs.Ending(
-            state="failed",
-            error_class="server_error",
-            error_message=f"The record of this run was refused: {type(error).__name__}.",
-        )
-        last = jobs.Completion(execution.job, refused, [])
+        _record_refusal(execution, rows, error, tools)
+
+
+def _record_refusal(
+    execution: Execution, rows: Sequence[usage.AttemptRow], error: Exception, tools: Tools
+) -> None:
+    """What must not be lost of a run whose record the database refuses: that it was, and what it cost."""
+    outcome = execution.outcome
+    ending = jobs.Ending(
+        state="failed",
+        error_class="server_error",
+        error_message=f"The record of this run was refused: {type(error).__name__}.",
+        cost_usd=usage.run_cost(outcome.attempts) if outcome else None,
+    )
+    bare = jobs.Completion(execution.job, ending, [replace(row, raw_usage=None) for row in rows])
+    try:
+        _persist(execution.job, bare.attempts, lambda: tools.completer.complete(bare), tools)
+    except Exception:
+        logger.exception("Job %s: its calls were refused, too.", execution.job.id)
+        last = replace(bare, attempts=[])
         _persist(execution.job, [], lambda: tools.completer.complete(last), tools)
 
 
@@ -199,6 +230,8 @@ def _persist(
                 jobs.record_calls(db, usage.superseded(rows))
                 return
         except UNAVAILABLE as error:
+            if (error.sqlstate or "").startswith(_TOO_COMPLEX):
+                raise
             if time.monotonic() > give_up:
                 logger.critical("Job %s: run %d could not be recorded; it will run again.", job.id, job.run)
                 return
@@ -219,19 +252,24 @@ def _deadline(job: jobs.Claimed, plan: Plan) -> float | None:
 
 
 def _retry_delay(execution: Execution) -> float | None:
-    outcome, plan, request = execution.outcome, execution.plan, execution.request
+    outcome, plan = execution.outcome, execution.plan
     if outcome is None or outcome.reply is not None or not outcome.retryable:
         return None
     policy = retry.Policy()
     if plan is not None:
         policy = retry.Policy(plan.assignment.max_retries, plan.assignment.retry_delay_seconds)
-    deadline = request.deadline if request else None
     return retry.delay(
         policy,
         retries=execution.job.retries,
         retry_after=outcome.retry_after,
-        seconds_left=None if deadline is None else deadline - time.monotonic(),
+        seconds_left=_seconds_left(execution),
     )
+
+
+def _seconds_left(execution: Execution) -> float | None:
+    """Until the job's deadline; None = it has none."""
+    deadline = execution.request.deadline if execution.request else None
+    return None if deadline is None else deadline - time.monotonic()
 
 
 def _ending(execution: Execution) -> jobs.Ending:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Sequence
 
+import redis
 from dramatiq.worker import Worker
 
 from store.settings import Settings
@@ -61,11 +62,17 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Finish what runs within the grace time, give the rest back to the queue, and close."""
+        self._runtime.tools.stopping.set()
+        self._isolation.terminate()  # its grace time runs beside ours
         self._feeder.stop()
-        self._worker.stop(timeout=int(self._grace_seconds * 1000))
-        self._isolation.stop(grace_seconds=self._grace_seconds)
-        self._runtime.close()
-        self._doorbells.close()
+        try:
+            self._worker.stop(timeout=int(self._grace_seconds * 1000))
+        except redis.RedisError as error:  # dramatiq cannot give doorbells back: they ring again
+            logger.warning("Doorbells were not given back: %s", type(error).__name__)
+        finally:
+            self._runtime.close()
+            self._isolation.wait(seconds=2)
+            self._doorbells.close()
 
 
 def serve(settings: Settings, *, lanes: Sequence[str], threads: int) -> None:

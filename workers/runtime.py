@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 
 from routing.breaker import Breakers
 from routing.retry_budget import RetryBudget
 from routing.snapshot import Snapshots
 from routing.transport import Transport
-from store.database import Role, open_pool
+from store.database import UNAVAILABLE, Role, open_pool
 from store.settings import Settings
 from store.vault import Keyring, Vault
 from workers.artifacts import Artifacts
@@ -39,8 +40,11 @@ class Runtime:
             application=f"orrery {purpose}",
             timeout=10,
         )
+        self._beats = open_pool(
+            settings.database(), Role.WORKER, size=1, application="orrery heartbeat", timeout=5
+        )
         self.leases = Leases(
-            self.pool, lease_seconds=settings.lease_seconds, beat_seconds=settings.heartbeat_seconds
+            self._beats, lease_seconds=settings.lease_seconds, beat_seconds=settings.heartbeat_seconds
         )
         self._transport = Transport()
         self.tools = Tools(
@@ -55,6 +59,7 @@ class Runtime:
             vault=Vault(Keyring.load(settings)),
             artifacts=Artifacts(settings.artifacts_url),
             lease_seconds=settings.lease_seconds,
+            stopping=threading.Event(),
         )
 
     def start(self) -> None:
@@ -63,8 +68,12 @@ class Runtime:
 
     def close(self) -> None:
         """Give back what still runs, and close."""
-        released = self.leases.release()
-        if released:
-            logger.info("%d unfinished jobs went back to the queue.", released)
+        try:
+            released = self.leases.release()
+            if released:
+                logger.info("%d unfinished jobs went back to the queue.", released)
+        except UNAVAILABLE as error:
+            logger.warning("Unfinished jobs wait for their leases to run out: %s", error)
         self._transport.close()
+        self._beats.close()
         self.pool.close()

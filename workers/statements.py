@@ -1,12 +1,13 @@
 """The SQL of `workers/jobs.py`. PostgreSQL 15 and newer."""
 
 _COLUMNS = """id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id,
-    token_id, run_at, deadline_at, rung_at, retry_of"""
+    token_id, run_at, scheduled, deadline_at, rung_at, retry_of"""
 
 _VALUES = """%(id)s, %(feature)s, %(capability)s, %(lane)s, %(priority)s, %(input)s, %(user_id)s, %(plan)s,
     %(metadata)s, %(caller_admin_id)s::uuid, %(token_id)s::uuid, coalesce(%(run_at)s::timestamptz, now()),
-    now() + %(deadline_seconds)s::float8 * interval '1 second', CASE WHEN %(rung)s THEN now() END,
-    %(retry_of)s::uuid"""
+    coalesce(%(run_at)s::timestamptz > now(), false),
+    coalesce(%(run_at)s::timestamptz, now()) + %(deadline_seconds)s::float8 * interval '1 second',
+    CASE WHEN %(rung)s THEN now() END, %(retry_of)s::uuid"""
 
 INSERT = f"""
 INSERT INTO jobs ({_COLUMNS})
@@ -34,7 +35,7 @@ SET state = 'running', run = run + 1, started_at = now(), worker = %(worker)s, l
 FROM chosen
 WHERE jobs.id = chosen.id
 RETURNING jobs.id, feature, capability, lane, input, user_id, plan, caller_admin_id, run, retries,
-    lease_token, started_at, extract(epoch FROM now() - created_at)::float8 AS age,
+    lease_token, started_at, extract(epoch FROM now() - greatest(created_at, run_at))::float8 AS age,
     extract(epoch FROM deadline_at - now())::float8 AS deadline_in,
     (SELECT role FROM admins WHERE admins.id = caller_admin_id) AS caller_role,
     (SELECT version FROM config_state) AS current_version,
@@ -48,11 +49,11 @@ WITH rung AS (
     SELECT lane, priority FROM jobs WHERE id = %(id)s
 ), urgent AS (
     SELECT jobs.id FROM jobs JOIN rung ON jobs.lane = rung.lane AND jobs.priority < rung.priority
-    WHERE state = 'queued' AND run_at <= now() AND NOT suspect AND {_OPEN_LANE}
+    WHERE state = 'queued' AND NOT scheduled AND NOT suspect AND {_OPEN_LANE}
     ORDER BY jobs.priority, jobs.id LIMIT 1 FOR UPDATE OF jobs SKIP LOCKED
 ), own AS (
     SELECT id FROM jobs
-    WHERE id = %(id)s AND state = 'queued' AND run_at <= now() AND NOT suspect AND {_OPEN_LANE}
+    WHERE id = %(id)s AND state = 'queued' AND NOT scheduled AND NOT suspect AND {_OPEN_LANE}
       AND NOT EXISTS (SELECT FROM urgent)
     FOR UPDATE SKIP LOCKED
 ), chosen AS (
@@ -63,13 +64,13 @@ WITH rung AS (
 CLAIM_SUSPECT = f"""
 WITH chosen AS (
     SELECT id FROM jobs
-    WHERE suspect AND state = 'queued' AND run_at <= now() AND {_OPEN_LANE}
+    WHERE suspect AND state = 'queued' AND NOT scheduled AND {_OPEN_LANE}
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 {_CLAIMED}"""
 
 ANY_SUSPECT = f"""
-SELECT FROM jobs WHERE suspect AND state = 'queued' AND run_at <= now() AND {_OPEN_LANE} LIMIT 1"""
+SELECT FROM jobs WHERE suspect AND state = 'queued' AND NOT scheduled AND {_OPEN_LANE} LIMIT 1"""
 
 HEARTBEAT = """
 UPDATE jobs SET lease_until = now() + %(lease)s * interval '1 second'
@@ -117,13 +118,13 @@ WITH ending AS MATERIALIZED (
         prompt_version, key_version, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
         tokens_estimated, cost_usd, latency_ms, lease_token, worker, retry_of, crashes)
     SELECT
-        id, feature, capability, lane, priority, ending.state, input, user_id, plan, metadata,
+        ended.id, feature, capability, lane, priority, ending.state, input, user_id, plan, metadata,
         caller_admin_id, token_id, created_at, run_at, deadline_at, started_at, now(), run, retries,
         calls + new_calls, result, artifact_key, error_class, error_message, provider, model,
         ending.config_version, assignment_id, prompt_version, key_version, input_tokens, output_tokens,
         cached_tokens, reasoning_tokens, tokens_estimated, ended.cost_usd + ending.cost_usd, latency_ms,
         lease_token, worker, retry_of, crashes
-    FROM ended JOIN ending USING (id)
+    FROM ended JOIN ending ON ending.id = ended.id AND ending.token = ended.lease_token
 ), calls AS (
     {_INSERT_CALLS} WHERE job_id IN (SELECT id FROM ended) ON CONFLICT DO NOTHING
 )
@@ -135,10 +136,11 @@ WITH ended AS (
 ), again AS (
     INSERT INTO jobs (
         id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id, token_id,
-        created_at, run_at, deadline_at, run, retries, calls, cost_usd, retry_of, crashes)
+        created_at, run_at, scheduled, deadline_at, run, retries, calls, cost_usd, retry_of, crashes)
     SELECT
         id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id, token_id,
-        created_at, now() + %(delay)s * interval '1 second', deadline_at, run, retries + 1,
+        created_at, now() + %(delay)s * interval '1 second', %(delay)s > 0,
+        least(deadline_at, now() + %(seconds_left)s::float8 * interval '1 second'), run, retries + 1,
         calls + %(calls)s, cost_usd + %(cost_usd)s, retry_of, crashes
     FROM ended
 ), calls AS (
@@ -204,7 +206,7 @@ WITH taken AS (
     UPDATE jobs SET rung_at = now()
     FROM (
         SELECT id FROM jobs JOIN lanes ON lanes.name = jobs.lane AND NOT is_paused
-        WHERE lane = %(lane)s AND state = 'queued' AND run_at <= now() AND NOT suspect
+        WHERE lane = %(lane)s AND state = 'queued' AND NOT scheduled AND NOT suspect
           AND (rung_at IS NULL OR rung_at < now() - %(again)s * interval '1 second' OR rung_at < resumed_at)
         ORDER BY priority, id LIMIT %(room)s FOR UPDATE OF jobs SKIP LOCKED
     ) due
@@ -213,7 +215,45 @@ WITH taken AS (
 )
 SELECT id, capability FROM taken ORDER BY priority, id"""
 
+COME_DUE = """
+UPDATE jobs SET scheduled = false
+FROM (
+    SELECT id FROM jobs WHERE scheduled AND run_at <= now()
+    ORDER BY run_at LIMIT 5000 FOR UPDATE SKIP LOCKED
+) due
+WHERE jobs.id = due.id"""
+
+TAKE_TURN = """
+UPDATE feeder_state SET turned_at = now()
+WHERE turned_at <= now() - %(pause)s * interval '1 second' RETURNING turned_at"""
+
 UNRING = """
 UPDATE jobs SET rung_at = NULL
 FROM (SELECT id FROM jobs WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE) silent
 WHERE jobs.id = silent.id"""
+
+CANCEL = "SELECT cancel_jobs(%(ids)s) AS id"
+
+COUNT_UNFINISHED = """
+SELECT count(*) AS unfinished FROM (SELECT FROM jobs WHERE feature = %(feature)s LIMIT %(most)s) some"""
+
+# One connection serves one bulk, in transactions of a moment each: a caller who sends slowly must not hold
+# back the clean-up of the live table. The table goes with its connection.
+CREATE_BULK = """
+CREATE TEMPORARY TABLE bulk_jobs (
+    id uuid, feature text, capability text, lane text, priority smallint, input jsonb, user_id text,
+    plan text, metadata jsonb, run_at timestamptz, deadline_seconds float8, retry_of uuid)"""
+
+COPY_BULK = "COPY bulk_jobs FROM STDIN"
+
+INSERT_BULK = f"""
+INSERT INTO jobs ({_COLUMNS})
+SELECT id, feature, capability, lane, priority, input, user_id, plan, metadata, %(caller_admin_id)s::uuid,
+    %(token_id)s::uuid, coalesce(run_at, now()), coalesce(run_at > now(), false),
+    coalesce(run_at, now()) + deadline_seconds * interval '1 second', NULL, retry_of
+FROM bulk_jobs
+WHERE EXISTS (SELECT FROM config_state WHERE version = %(config_version)s)"""
+
+KEEP_KEY = """
+INSERT INTO idempotency_keys (scope, key, request_hash, job_id)
+VALUES (%(scope)s, %(key)s, %(request_hash)s, %(id)s) ON CONFLICT DO NOTHING RETURNING job_id"""

@@ -140,14 +140,22 @@ def unsupported(problem: Problem) -> UnsupportedParameter | None:
     )
 
 
+_LONGEST_WAIT = 86_400.0  # seconds
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait: `retry-after-ms`, else `retry-after` as seconds or as an HTTP date."""
+    """Seconds to wait: `retry-after-ms`, else `retry-after` as seconds or as an HTTP date.
+
+    None where the provider did not say, or asks for more than a day: no provider means that.
+    """
     milliseconds = _seconds(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
     value = headers.get("retry-after")
-    seconds = _seconds(value)
-    return _until(value, headers.get("date")) if seconds is None else seconds
+    if milliseconds is not None:
+        wait: float | None = milliseconds / 1000
+    else:
+        seconds = _seconds(value)
+        wait = _until(value, headers.get("date")) if seconds is None else seconds
+    return None if wait is None or wait > _LONGEST_WAIT else wait
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from routing.errors import UnsupportedParameter
 from routing.values import Call, Route
 
-_Model: TypeAlias = tuple[UUID, str]
+_Model: TypeAlias = tuple[UUID, str, str]
 _MODELS = 1024  # remembered; the one used longest ago is forgotten first
 
 
@@ -61,4 +61,4 @@ def _without(parameters: Mapping[str, Any], refused: Mapping[str, tuple[Any, str
 
 
 def _key(route: Route) -> _Model:
-    return route.provider.id, route.model.model_id
+    return route.provider.id, route.provider.base_url, route.model.model_id

@@ -35,7 +35,7 @@ def upgrade(database_url: str) -> str:
             connection.commit()
             try:
                 command.upgrade(_config(connection), "head")
-                connection.execute(text("SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date, 14)"))
+                connection.execute(text("SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - 1, 15)"))
                 connection.commit()
             finally:
                 connection.rollback()

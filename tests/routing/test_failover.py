@@ -382,7 +382,9 @@ def test_a_bug_of_ours_does_not_keep_the_probe(bench: Bench) -> None:
     with scripted((200, chat())) as server:
         route = _route(server)
         for _ in range(5):
-            breakers.admit(route.provider.id, probe_seconds=1).failed(ServerError("x", status=500))
+            breakers.admit(failover.circuit(route.provider), probe_seconds=1).failed(
+                ServerError("x", status=500)
+            )
         now = 31.0
         broken = replace(bench, breakers=breakers, transport=Broken())
         with pytest.raises(ZeroDivisionError):

@@ -40,6 +40,7 @@ UNMAPPED = (
     "config_state",
     "alembic_version",
     "idempotency_keys",
+    "feeder_state",
 )
 
 
@@ -103,8 +104,8 @@ def test_the_built_in_features_have_valid_schemas_with_complete_examples(owner: 
 def test_partitions_exist_ahead_and_making_them_again_makes_none(owner: psycopg.Connection) -> None:
     days = "SELECT count(*) FROM pg_inherits WHERE inhparent = %s::regclass"
     for table in ("job_history", "ai_usage_analytics"):
-        assert owner.execute(days, [table]).fetchone() == (14,)
-    again = owner.execute("SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date, 14)").fetchone()
+        assert owner.execute(days, [table]).fetchone() == (15,)
+    again = owner.execute("SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - 1, 15)").fetchone()
     assert again == (0,)
     assert owner.execute("SELECT ensure_partitions('2030-02-28', 2)").fetchone() == (4,)
 

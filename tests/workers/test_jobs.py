@@ -54,8 +54,12 @@ def test_a_claim_never_waits_for_a_locked_row(db: Database, settings: Settings, 
 
 
 def test_a_job_whose_time_has_not_come_is_not_claimed(db: Database, job_id: UUID) -> None:
-    db.execute("UPDATE jobs SET run_at = now() + interval '1 hour'")
+    db.execute("UPDATE jobs SET run_at = now() + interval '1 hour', scheduled = true")
+    jobs.come_due(db)
     assert _claim(db, job_id) is None
+    db.execute("UPDATE jobs SET run_at = now()")
+    jobs.come_due(db)
+    assert _claim(db, job_id) is not None
 
 
 def test_completing_moves_the_job_and_its_calls_and_only_once(db: Database, job_id: UUID) -> None:

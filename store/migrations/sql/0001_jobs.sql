@@ -158,4 +158,4 @@ BEGIN
     RETURN made;
 END $$;
 
-SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date, 14);
+SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - 1, 15);

@@ -1,6 +1,7 @@
 -- Crash safety: lanes that pause, jobs that run alone, retries as new jobs, idempotency keys, a cap per feature.
 
 ALTER TABLE jobs
+    ADD COLUMN scheduled boolean NOT NULL DEFAULT false,
     ADD COLUMN retry_of uuid,
     ADD COLUMN suspect boolean NOT NULL DEFAULT false,
     ADD COLUMN alone boolean NOT NULL DEFAULT false,
@@ -8,6 +9,14 @@ ALTER TABLE jobs
 COMMENT ON COLUMN jobs.suspect IS 'was running when its process died: runs alone until it has ended';
 COMMENT ON COLUMN jobs.alone IS 'this run is alone in its process: if that dies, this job did it';
 COMMENT ON COLUMN jobs.crashes IS 'how many processes it took down while it ran alone';
+
+-- What is due later keeps out of the way of what is due now: with 300,000 jobs of tomorrow in the index a claim
+-- took 44 ms. A job's `scheduled` changes at most once, so claims and heartbeats still stay in place.
+COMMENT ON COLUMN jobs.scheduled IS 'due later; the feeder clears it when the time has come';
+UPDATE jobs SET scheduled = true WHERE run_at > now();
+DROP INDEX ix_jobs_lane_priority_id;
+CREATE INDEX ix_jobs_lane_priority_id ON jobs (lane, priority, id) WHERE NOT scheduled;
+CREATE INDEX ix_jobs_scheduled ON jobs (run_at) WHERE scheduled;
 
 -- `suspect` changes when a process dies and at no other time, so this index keeps claims and heartbeats in place.
 CREATE INDEX ix_jobs_suspect ON jobs (id) WHERE suspect;
@@ -28,6 +37,16 @@ CREATE TABLE lanes (
     CONSTRAINT ck_lanes_name CHECK (name IN ('interactive', 'standard', 'batch'))
 );
 INSERT INTO lanes (name) VALUES ('interactive'), ('standard'), ('batch');
+
+-- The feeders of all processes share one pace; a row, not a lock, so that a host that vanishes holds up nobody.
+CREATE TABLE feeder_state (
+    only_row boolean NOT NULL DEFAULT true,
+    turned_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_feeder_state PRIMARY KEY (only_row),
+    CONSTRAINT ck_feeder_state_only_row CHECK (only_row)
+);
+INSERT INTO feeder_state DEFAULT VALUES;
+GRANT SELECT, UPDATE ON feeder_state TO orrery_worker;
 
 CREATE TABLE idempotency_keys (
     scope text NOT NULL,
