@@ -81,9 +81,9 @@ def decoded(cursor: str, kinds: Sequence[type]) -> list[Any]:
 def _value(value: Any, kind: type) -> Any:
     if kind is UUID and isinstance(value, str):
         return UUID(value)
-    if type(value) is not kind or (isinstance(value, int) and abs(value) >= 2**31):
+    if type(value) is not kind or (isinstance(value, int) and not -(2**31) <= value < 2**31):
         raise TypeError
-    if isinstance(value, str) and "\x00" in value:
+    if isinstance(value, str) and ("\x00" in value or not value.isprintable()):
         raise ValueError
     return value
 

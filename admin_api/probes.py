@@ -107,7 +107,7 @@ def _models(response: HttpResponse) -> list[str]:
     """
     try:
         document: Any = json.loads(response.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ServerError(
             "The address answered, but not with JSON. Check base_url: see the vendor's own client.",
             status=response.status,

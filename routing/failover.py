@@ -166,7 +166,7 @@ def _try(run: _Run, route: Route, call: Call) -> Reply | RoutingError:
     return result
 
 
-def _circuit(provider: Provider) -> UUID:
+def circuit(provider: Provider) -> UUID:
     """Which breaker: a provider that was given another address starts with a closed one."""
     return uuid5(provider.id, provider.base_url)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from standalone.logs import configure
@@ -48,13 +49,17 @@ _LANES = "interactive,standard,batch"
 
 def main() -> None:
     """Entry point: errors that have a fix are one sentence on stderr and exit status 1."""
-    from standalone.engines import EngineError
-    from standalone.people import PeopleError
-
+    try:
+        from standalone.engines import EngineError
+        from standalone.people import PeopleError
+    except KeyboardInterrupt:
+        sys.exit(130)
     try:
         app()
     except (SettingsError, VaultError, EngineError, PeopleError) as error:
         _fail(str(error))
+    except ValidationError as error:
+        _fail("; ".join(f"ORRERY_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()))
     except Exception as error:
         _fail(_explained(error))
 
@@ -81,7 +86,7 @@ def demo(
 def up(
     home: Home = None,
     host: Annotated[str, typer.Option(help="Address the API listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port the API listens on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port the API listens on.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes, beside the interactive one.")] = 2,
     threads: Annotated[int, typer.Option(min=1, help="Jobs at a time per worker process.")] = 8,
     sandbox: Annotated[bool, typer.Option(help="Add sandbox providers, assign every feature.")] = False,

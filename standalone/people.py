@@ -72,7 +72,10 @@ def ensure_first_admin(settings: Settings, *, email: str) -> str | None:
         if session.scalar(select(func.count()).select_from(Admin)):
             return None
     password = secrets.token_urlsafe(15)
-    create_admin(settings, email=email, role="super_admin", password=password)
+    try:
+        create_admin(settings, email=email, role="super_admin", password=password)
+    except PeopleError:  # another first start was faster, and has told its user
+        return None
     return password
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from standalone.machine import attached
-from store.database import Role, conninfo
+from store.database import conninfo
 from store.settings import Settings, SettingsError
 from workers.doorbells import LANES, Doorbells
 from workers.records import Job
@@ -39,8 +39,9 @@ def describe(settings: Settings) -> dict[str, Any]:
     try:
         database = _database(reached)
         queues = database.pop("queues", {})
+        counted = 0 if database["answers"] else None
         for lane in LANES:
-            queues.setdefault(lane, {"queued": 0, "scheduled": 0, "running": 0})
+            queues.setdefault(lane, {"queued": counted, "scheduled": counted, "running": counted})
             queues[lane]["doorbells"] = doorbells.waiting(lane)
         cache = _redis(reached)
     finally:
@@ -79,7 +80,7 @@ def _database(settings: Settings) -> dict[str, Any]:
     address = urlsplit(settings.database())
     described: dict[str, Any] = {"address": f"{address.hostname}:{address.port or 5432}", "answers": False}
     try:
-        with psycopg.connect(conninfo(settings.database(), Role.API), autocommit=True) as db:
+        with psycopg.connect(conninfo(settings.database()), autocommit=True) as db:
             version_text = db.execute("SHOW server_version").fetchone()
             described |= {"answers": True, "version": version_text[0] if version_text else None}
             described["revision"], described["config_version"] = _one(

@@ -19,6 +19,12 @@ UNAVAILABLE = psycopg.OperationalError
 """What psycopg and its pool raise where the database cannot be reached, is full, or is shutting down."""
 
 
+def is_refusal(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL says that a statement is beyond its limits (class 54). psycopg counts that among the
+    operational errors, but waiting does not help."""
+    return (error.sqlstate or "").startswith("54")
+
+
 # A server that vanished is noticed within 20-25 s instead of the kernel's 15 minutes and more, and the server
 # notices a vanished client as soon, so that it keeps no lock for two hours.
 _DEAD_PEERS: dict[str, Any] = {

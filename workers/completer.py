@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from store.database import UNAVAILABLE, Pool
+from store.database import UNAVAILABLE, Pool, is_refusal
 from workers import jobs
 from workers.jobs import Completion
 
@@ -76,11 +76,11 @@ class Completer:
         try:
             with self._pool.connection() as db:
                 ended = jobs.complete(db, [entry.completion for entry in group])
-        except UNAVAILABLE as error:
-            for entry in group:
-                entry.error = error
         except Exception as error:
-            if len(group) == 1:
+            if isinstance(error, UNAVAILABLE) and not is_refusal(error):
+                for entry in group:
+                    entry.error = error
+            elif len(group) == 1:
                 group[0].error = error
             else:  # one row is refused: let it fail alone
                 for entry in group:

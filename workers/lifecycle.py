@@ -30,7 +30,7 @@ from routing.retry_budget import RetryBudget
 from routing.snapshot import Snapshots
 from routing.transport import Transport
 from routing.values import Caller, Outcome, Plan, Reply, Request
-from store.database import UNAVAILABLE, Pool
+from store.database import UNAVAILABLE, Pool, is_refusal
 from store.vault import Vault
 from workers import jobs, retry, usage
 from workers.artifacts import ArtifactError, Artifacts
@@ -39,7 +39,6 @@ from workers.leases import Leases
 
 logger = logging.getLogger(__name__)
 
-_TOO_COMPLEX = "54"  # PostgreSQL's class of statements beyond its limits: waiting does not help
 _RECORD_PATIENCE_SECONDS = 600.0  # how long a finished run waits for a database that went away
 
 
@@ -230,7 +229,7 @@ def _persist(
                 jobs.record_calls(db, usage.superseded(rows))
                 return
         except UNAVAILABLE as error:
-            if (error.sqlstate or "").startswith(_TOO_COMPLEX):
+            if is_refusal(error):
                 raise
             if time.monotonic() > give_up:
                 logger.critical("Job %s: run %d could not be recorded; it will run again.", job.id, job.run)

@@ -21,6 +21,11 @@ from workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_WAKE_SECONDS = (
+    0.5  # two signals within a millisecond can leave a wait without end unwoken, their handlers unrun
+)
+
 
 class WorkerProcess:
     """A worker: `start()` it, `stop()` it.
@@ -79,15 +84,17 @@ def serve(settings: Settings, *, lanes: Sequence[str], threads: int) -> None:
     """Run a worker process until SIGTERM or SIGINT; a second signal ends it at once."""
     ending = threading.Event()
 
-    def end(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
+    def end(_number: int, _frame: object) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
         ending.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _SIGNALS:
         signal.signal(number, end)
     worker = WorkerProcess(settings, lanes=lanes, threads=threads)
     worker.start()
     logger.info("Worker serves %s with %d threads.", ", ".join(lanes), threads)
-    ending.wait()
+    while not ending.wait(_WAKE_SECONDS):
+        pass
     logger.info("Worker stops.")
     worker.stop()

@@ -15,7 +15,7 @@ import pytest
 
 from routing.breaker import Breakers
 from routing.errors import RoutingError, ServerError
-from routing.failover import execute
+from routing.failover import circuit, execute
 from routing.retry_budget import RetryBudget
 from routing.transport import Transport
 from routing.values import AttemptOutcome, Capability, Outcome, PassedOver, Plan, Request, Route
@@ -382,9 +382,7 @@ def test_a_bug_of_ours_does_not_keep_the_probe(bench: Bench) -> None:
     with scripted((200, chat())) as server:
         route = _route(server)
         for _ in range(5):
-            breakers.admit(failover.circuit(route.provider), probe_seconds=1).failed(
-                ServerError("x", status=500)
-            )
+            breakers.admit(circuit(route.provider), probe_seconds=1).failed(ServerError("x", status=500))
         now = 31.0
         broken = replace(bench, breakers=breakers, transport=Broken())
         with pytest.raises(ZeroDivisionError):

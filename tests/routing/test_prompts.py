@@ -195,3 +195,22 @@ def test_inputs_that_no_call_can_be_made_of(
     with pytest.raises(InputRejected) as caught:
         _composed(capability, values)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ '{:>1500000000}'.format(1)|length }}",
+        "{{ 'x'['for' ~ 'mat'](1) }}",
+        "{{ '%s'.format_map({}) }}",
+    ],
+)
+def test_str_format_is_no_way_around_the_limits(source: str) -> None:
+    with pytest.raises(ConfigurationError):
+        render(source, {})
+
+
+def test_filters_count_as_steps() -> None:
+    source = "{% if message|sort|join == '' %}{% endif %}" * 1500
+    with pytest.raises(ConfigurationError, match="takes more than|run more than"):
+        render(source, {"message": "b" * 20_000})

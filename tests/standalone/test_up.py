@@ -151,6 +151,8 @@ def test_jobs_from_the_shell(machine: Machine) -> None:
 def test_status_and_env_tell_what_runs(machine: Machine) -> None:
     status = json.loads(machine.command("status", "--json"))
     assert status["running"] is True
+    assert "error" not in status["postgresql"]
+    assert status["postgresql"]["config_version"] > 1
     assert set(status["queues"]) == {"interactive", "standard", "batch"}
     exports = dict(line.removeprefix("export ").split("=", 1) for line in machine.command("env").splitlines())
     assert exports["ORRERY_DATABASE_URL"].startswith("postgresql://")
