@@ -24,7 +24,6 @@ from workers.runtime import Runtime
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_IDLE_SECONDS = 2.0  # how long the process waits for another suspect before it ends
 
 
 class Isolation:
@@ -74,7 +73,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Run suspects until none has come for two seconds, or until SIGTERM."""
+    """Run suspects until none has come for a lease, or until SIGTERM."""
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
@@ -91,7 +90,7 @@ def serve(settings: Settings) -> None:
 
 def _run_suspects(runtime: Runtime, settings: Settings, ending: threading.Event) -> None:
     idle = 0.0
-    while idle < _IDLE_SECONDS and not ending.is_set():
+    while idle < settings.lease_seconds and not ending.is_set():
         try:
             with runtime.pool.connection() as db:
                 job = jobs.claim_suspect(

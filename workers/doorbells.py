@@ -63,6 +63,8 @@ class Doorbells:
 
     def waiting(self, lane: str) -> int | None:
         """How many doorbells of a lane no worker has fetched yet; None where Redis does not answer."""
+        if time.monotonic() < self._silent_until:
+            return None
         try:
             # dramatiq's qsize counts fetched messages too; the list it pops from is what still waits.
             return int(self._redis.llen(f"{self._broker.namespace}:{lane}"))

@@ -38,7 +38,7 @@ class Feeder:
         window: doorbells kept per lane.
         lease_seconds: how long a worker may be silent.
         pause_seconds: between two turns.
-        on_suspects: called, from the feeder's thread, while jobs wait to run alone.
+        on_suspects: called, from the feeder's thread, while jobs wait to run alone, or soon may.
     """
 
     def __init__(
@@ -79,8 +79,6 @@ class Feeder:
             if not jobs.take_turn(db, pause_seconds=self._pause_seconds * 0.9):
                 return
             self._rescue(db)
-            if jobs.any_suspect(db):
-                self._on_suspects()
             jobs.come_due(db)
             for lane in LANES:
                 self._fill(db, lane)
@@ -104,6 +102,8 @@ class Feeder:
             logger.warning("%d jobs of silent workers went back to the queue, to run alone.", len(back))
         for job_id in poison:
             logger.error("Job %s took down its process each time it ran alone: failed as poison.", job_id)
+        if jobs.any_suspect(db) or jobs.any_late(db, lease_seconds=self._lease_seconds):
+            self._on_suspects()  # or there will be soon: a process takes a second to start
         now = time.monotonic()
         self._next_rescue = now + min((now - began) / _RESCUE_SHARE, self._lease_seconds / 2)
 

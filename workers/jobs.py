@@ -185,6 +185,11 @@ def any_suspect(db: Database) -> bool:
     return db.execute(statements.ANY_SUSPECT).fetchone() is not None
 
 
+def any_late(db: Database, *, lease_seconds: float) -> bool:
+    """Whether a worker has missed a beat: a lease that is prolonged every third of it has half of it left."""
+    return db.execute(statements.ANY_LATE, {"lease": lease_seconds}).fetchone() is not None
+
+
 def _claimed(row: DictRow | None) -> Claimed | None:
     if row is None:
         return None

@@ -72,6 +72,10 @@ WITH chosen AS (
 ANY_SUSPECT = f"""
 SELECT FROM jobs WHERE suspect AND state = 'queued' AND NOT scheduled AND {_OPEN_LANE} LIMIT 1"""
 
+ANY_LATE = """
+SELECT FROM jobs
+WHERE state = 'running' AND lease_until < now() + %(lease)s / 2 * interval '1 second' LIMIT 1"""
+
 HEARTBEAT = """
 UPDATE jobs SET lease_until = now() + %(lease)s * interval '1 second'
 FROM (
