@@ -212,5 +212,5 @@ def test_str_format_is_no_way_around_the_limits(source: str) -> None:
 
 def test_filters_count_as_steps() -> None:
     source = "{% if message|sort|join == '' %}{% endif %}" * 1500
-    with pytest.raises(ConfigurationError, match="takes more than|run more than"):
+    with pytest.raises(ConfigurationError, match=r"takes more than|run more than"):
         render(source, {"message": "b" * 20_000})
