@@ -34,9 +34,9 @@ check: .venv/.dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-# Processes killed and configuration swapped under load, in full length.
+# Everything that can be killed, wiped, stopped or restarted, in full length; -s prints the counts.
 chaos: .venv/.dev
-	@$(BIN)/python -m pytest tests/promises
+	@$(BIN)/python -m pytest tests/promises tests/chaos -s
 
 bench: .venv/.dev
 	@$(BIN)/python -m bench

@@ -9,7 +9,19 @@ from importlib.metadata import version
 from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import contextmanager_in_threadpool
 
-from admin_api import assignments, docs, errors, features, health, jobs, models, providers
+from admin_api import (
+    assignments,
+    bulk,
+    docs,
+    errors,
+    features,
+    health,
+    job_actions,
+    jobs,
+    models,
+    providers,
+    queues,
+)
 from admin_api.bodies import BodyLimit
 from admin_api.services import opened
 from store.settings import Settings
@@ -38,7 +50,9 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(
-        BodyLimit, limit=LARGEST_CONFIGURATION, larger={f"{PREFIX}{jobs.router.prefix}": jobs.LARGEST_JOB}
+        BodyLimit,
+        limit=LARGEST_CONFIGURATION,
+        larger={f"{PREFIX}/jobs": jobs.LARGEST_JOB, f"{PREFIX}/jobs/bulk": None},
     )
     errors.install(app)
     docs.install(app)
@@ -49,6 +63,6 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _api() -> APIRouter:
     api = APIRouter(prefix=PREFIX, responses=errors.PROBLEM_RESPONSES)
-    for noun in (providers, models, features, assignments, jobs):
+    for noun in (providers, models, features, assignments, jobs, job_actions, bulk, queues):
         api.include_router(noun.router)
     return api

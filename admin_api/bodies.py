@@ -117,19 +117,20 @@ class BodyLimit:
 
     Args:
         limit: bytes, for every path that `larger` does not name.
+        larger: limits of paths; None where the route counts by itself.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, larger: Mapping[str, int]) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, larger: Mapping[str, int | None]) -> None:
         self._app = app
         self._limit = limit
         self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a counting `receive`."""
-        if scope["type"] != "http":
+        limit = self._larger.get(scope.get("path", ""), self._limit)
+        if scope["type"] != "http" or limit is None:
             await self._app(scope, receive, send)
             return
-        limit = self._larger.get(scope["path"], self._limit)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         refused = TooLarge(f"The body exceeds {limit:,} bytes, the most that is read here.")
         seen = 0

@@ -16,7 +16,7 @@ import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import OperationalError as EngineError
 from sqlalchemy.exc import TimeoutError as EngineTimeout
@@ -32,6 +32,7 @@ from admin_api.refusals import (
     NotFound,
     Refused,
     TooLarge,
+    TooSlow,
     Unauthenticated,
     WrongMediaType,
     pointer,
@@ -40,6 +41,9 @@ from routing.errors import ConfigurationError, InputRejected, NoAccess, RoutingE
 from store.database import UNAVAILABLE
 from store.vault import VaultError
 from workers.artifacts import ArtifactError
+from workers.backpressure import QueueFull
+from workers.bulk import ConfigurationMoved
+from workers.requests import KeyInvalid, KeyReused
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ _REFUSALS: Mapping[type[Refused], HTTPStatus] = {
     Malformed: HTTPStatus.BAD_REQUEST,
     WrongMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    TooSlow: HTTPStatus.REQUEST_TIMEOUT,
 }
 
 _ROUTING: Mapping[type[RoutingError], HTTPStatus] = {
@@ -98,7 +103,7 @@ class Problem(BaseModel):
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {
-        "description": "The request is refused; `errors` names the fields.",
+        "description": "The request is refused; `errors` names the fields. 429 comes with `Retry-After`.",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     },
     "503": {
@@ -113,6 +118,10 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RoutingError, _routing)
     app.add_exception_handler(VaultError, _vault)
+    app.add_exception_handler(QueueFull, _queue_full)
+    app.add_exception_handler(ConfigurationMoved, _configuration_moved)
+    for key_error in (KeyInvalid, KeyReused):
+        app.add_exception_handler(key_error, _idempotency_key)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(IntegrityError, _integrity)
@@ -188,9 +197,7 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
     status = next((_ROUTING[kind] for kind in type(error).__mro__ if kind in _ROUTING), None)
     if status is None:
         return await _unexpected(request, error)
-    field = error.field.lstrip("/") if isinstance(error, InputRejected) else "feature"
-    named = FieldError(field or "input", error.message)
-    return problem(status, error.message, kind=error.error_class, errors=[named])
+    return problem(status, error.message, kind=error.error_class, errors=field_errors(error))
 
 
 async def _vault(request: Request, error: Exception) -> JSONResponse:
@@ -199,13 +206,51 @@ async def _vault(request: Request, error: Exception) -> JSONResponse:
     )
 
 
+async def _queue_full(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, QueueFull)  # noqa: S101 - the handler is registered for nothing else
+    return problem(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        str(error),
+        kind="queue-full",
+        errors=[FieldError("feature", str(error))],
+        headers={"Retry-After": str(error.retry_after)},
+    )
+
+
+async def _configuration_moved(request: Request, error: Exception) -> JSONResponse:
+    return problem(HTTPStatus.CONFLICT, str(error), kind="configuration-moved")
+
+
+async def _idempotency_key(request: Request, error: Exception) -> JSONResponse:
+    return problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        str(error),
+        kind="idempotency-key",
+        errors=[FieldError("Idempotency-Key", str(error))],
+    )
+
+
 async def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler is registered for nothing else
-    errors = [FieldError(pointer(found["loc"][1:]), _said(found)) for found in error.errors()]
+    errors = [_field(found["loc"][1:], found) for found in error.errors()]
     fields = ", ".join(dict.fromkeys(error.field or "the body" for error in errors))
     return problem(
         HTTPStatus.UNPROCESSABLE_ENTITY, f"The request is not valid. See errors: {fields}.", errors=errors
     )
+
+
+def field_errors(error: Refused | ValidationError | RoutingError) -> list[FieldError]:
+    """The fields of one job that an error is about; never none."""
+    if isinstance(error, ValidationError):
+        return [_field(found["loc"], found) for found in error.errors(include_url=False)]
+    if isinstance(error, Refused):
+        return list(error.errors) or [FieldError("", error.message)]
+    field = error.field.lstrip("/") if isinstance(error, InputRejected) else "feature"
+    return [FieldError(field or "input", error.message)]
+
+
+def _field(place: Sequence[object], found: Mapping[str, Any]) -> FieldError:
+    return FieldError(pointer(place), _said(found))
 
 
 def _said(found: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from admin_api.refusals import Invalid, NotFound, pointer
 from admin_api.security import Current, GuardedRoute, allow_reading, allow_writing
 from admin_api.sessions import Reading, Writing
 from routing.admission import check_input
-from routing.errors import InputRejected
+from routing.errors import ConfigurationError, InputRejected
 from routing.values import Capability
 from store.ids import new_id
 from store.tables import AIModel, AssignmentTarget, FeatureAIAssignment
@@ -48,6 +48,10 @@ class FeatureReplacement(fields.Body):
         description="JSON Schema 2020-12 of a job's input; its `example` is checked against it.",
     )
     output_schema: fields.JsonObject | None = None
+    max_queued: Annotated[
+        fields.Positive32 | None,
+        Field(description="Unfinished jobs it may have; beyond, enqueueing answers 429. null: any number."),
+    ] = None
     is_active: bool = True
 
 
@@ -67,6 +71,7 @@ class Feature(Stamps):
     lane: str
     input_schema: fields.JsonObject
     output_schema: fields.JsonObject | None
+    max_queued: int | None
     is_active: bool
 
 
@@ -191,8 +196,8 @@ def _check_schema(schema: Mapping[str, Any], field: str) -> None:
         if "example" in schema:
             where = pointer([field, "example", *error.field.split("/")[1:]])
             raise Invalid(f"The example breaks the schema: {error.message}", field=where) from None
-    except RecursionError:
-        raise Invalid("The schema refers to itself without end.", field=field) from None
+    except ConfigurationError as error:
+        raise Invalid(error.message, field=field) from None
 
 
 def _check_reference(schema: Mapping[str, Any], reference: str, field: str) -> None:

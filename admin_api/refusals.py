@@ -6,9 +6,11 @@ Refused
 ├── NotFound          no such row, or none the caller may see
 ├── Conflict          the row clashes with another, or is in use
 ├── Invalid           a field cannot hold this value
+│   └── RowsRefused   rows of a bulk are not valid
 ├── Malformed         the body is no JSON document
 ├── WrongMediaType    the body is not declared as JSON
-└── TooLarge          the body exceeds its limit
+├── TooLarge          the body exceeds its limit
+└── TooSlow           the body stopped coming
 """
 
 from __future__ import annotations
@@ -58,6 +60,14 @@ class Invalid(Refused):
     pass
 
 
+class RowsRefused(Invalid):
+    """`errors` name the rows."""
+
+    def __init__(self, message: str, errors: Sequence[FieldError]) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
+
 class Malformed(Refused):
     pass
 
@@ -67,6 +77,10 @@ class WrongMediaType(Refused):
 
 
 class TooLarge(Refused):
+    pass
+
+
+class TooSlow(Refused):
     pass
 
 

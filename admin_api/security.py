@@ -24,6 +24,7 @@ from admin_api.refusals import Forbidden, Unauthenticated
 from admin_api.services import Services, services
 from admin_api.tokens import APP_PREFIX, LONGEST, InvalidToken, app_token_hash, verify_admin_jwt
 from routing.values import Caller
+from workers.requests import Sender
 
 
 class Actor(StrEnum):
@@ -54,6 +55,11 @@ class Principal:
     mfa: bool = False
     token_id: UUID | None = None
     scopes: frozenset[str] = frozenset()
+
+    @property
+    def sender(self) -> Sender:
+        """The caller as the queue knows it."""
+        return Sender(self.acts_for, self.token_id)
 
     @property
     def admin_id(self) -> UUID | None:

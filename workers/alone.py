@@ -40,11 +40,16 @@ class Isolation:
             logger.warning("The process for suspects ended with %s.", self._process.returncode)
             self._process = None
         if self._process is None and not self._ending:
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", "workers.alone", str(os.getpid())],
-                env={**os.environ, **self._environment},
-                stdin=subprocess.DEVNULL,
-            )
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
+                    [sys.executable, "-m", "workers.alone", str(os.getpid())],
+                    env={**os.environ, **self._environment},
+                    stdin=subprocess.DEVNULL,
+                )
+            except OSError as error:
+                logger.warning(
+                    "The process for suspects cannot start: %s", error
+                )  # the next turn tries again
 
     def terminate(self) -> None:
         """Ask the process to end; its job gets the grace time."""

@@ -1,8 +1,8 @@
 """Enqueue jobs and read their results: the one module that applications import.
 
-    from workers.client import enqueue, result
+    from workers.client import cancel, enqueue, result
 
-    job_id = enqueue("daily_zodiac_text", {"sign": "aries"})
+    job_id = enqueue("daily_zodiac_text", {"sign": "aries"}, idempotency_key="order-7")
     job = result(job_id, timeout=30)
 
 A job is safe once `enqueue` returned: it is committed in PostgreSQL. Redis only shortens the wait.
@@ -10,29 +10,42 @@ A job is safe once `enqueue` returned: it is committed in PostgreSQL. Redis only
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
 
+import psycopg
+from psycopg.rows import dict_row
+
 from routing.admission import admit
 from routing.errors import RoutingError
 from routing.snapshot import Snapshot, Snapshots
-from routing.values import Caller, Plan, Request
-from store.database import UNAVAILABLE, Pool, Role, open_pool
+from routing.values import Caller, Feature, Request
+from store.database import UNAVAILABLE, Pool, Role, conninfo, open_pool
 from store.ids import new_id
 from store.settings import Settings
-from workers import records
+from workers import jobs, records
+from workers.backpressure import Backpressure, QueueFull
+from workers.bulk import Bulk, Ids, Retried
 from workers.doorbells import Doorbells
-from workers.jobs import NewJob, insert, unring
+from workers.jobs import IdempotencyKey, NewJob, find_key, insert, take_unrung, unring
 from workers.records import Job, JobFilter
+from workers.requests import Accepted, JobRequest, KeyReused, Sender, checked_key
 
 _ROOM_SECONDS = 0.1  # how long a count of waiting doorbells is believed
 _POLL_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_AGAIN_SECONDS = 60.0  # a doorbell this old was lost: the feeder's own patience while others wait
+_BULKS = 4  # at once; each has a connection of its own
+_BULK_WAIT_SECONDS = 1.0
+_BATCH = 1000  # jobs cancelled in one transaction
+_PAGE = 100  # finished jobs read at once; an input may have megabytes
+_MOST_REFUSED = 100
 
 
 class Client:
@@ -46,6 +59,9 @@ class Client:
     def __init__(self, settings: Settings, *, pool: Pool | None = None) -> None:
         self._pool = pool or open_pool(settings.database(), Role.API, size=10, check=True)
         self._owns_pool = pool is None
+        self._conninfo = conninfo(settings.database(), Role.API, application="orrery bulk")
+        self._bulks = threading.BoundedSemaphore(_BULKS)
+        self._backpressure = Backpressure(self._pool)
         self._snapshots = Snapshots(self._pool, with_keys=False)
         self._doorbells = Doorbells(settings.redis())
         self._window = settings.doorbell_window
@@ -70,48 +86,162 @@ class Client:
         run_at: datetime | None = None,
         deadline_seconds: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> UUID:
         """Put a job into the queue; returns its id once it is durably stored.
 
         Args:
             caller: on whose behalf; by default the application itself.
-            user_id: the end user, for analytics and limits; never decides about keys.
-            plan: `free` or `premium`, say; conditions of the routing may look at it.
-            priority: -100 to 100; lower runs first inside the feature's lane.
-            run_at: not before this time (aware); None = now.
-            deadline_seconds: the job fails with class `deadline` if it has not ended by then.
+            idempotency_key: the same key with the same job is the same job, for 24 hours.
+            others: as of `JobRequest`.
+
+        Raises: what `put` raises.
+        """
+        request = JobRequest(
+            feature,
+            input,
+            user_id=user_id,
+            plan=plan,
+            priority=priority,
+            run_at=run_at,
+            deadline_seconds=deadline_seconds,
+            metadata=metadata or {},
+        )
+        return self.put(request, Sender(caller, token_id), idempotency_key=idempotency_key).job_id
+
+    def put(
+        self,
+        request: JobRequest,
+        sender: Sender = Sender(),  # noqa: B008 - immutable
+        *,
+        idempotency_key: str | None = None,
+    ) -> Accepted:
+        """Put a job into the queue, unless its idempotency key has one already.
 
         Raises:
             UnknownFeature, InputRejected: the job is not what the feature takes.
             ConfigurationError, NoAccess: nothing would serve it; the message names the row to mend.
+            KeyInvalid, KeyReused: the idempotency key is none, or belongs to another request.
+            QueueFull: the feature has as many unfinished jobs as it may.
             psycopg.OperationalError: the database does not answer; nothing was stored.
         """
-        request = Request(feature, input, caller=caller, user_id=user_id, plan=plan)
+        once = None
+        if idempotency_key is not None:
+            once = IdempotencyKey(sender.scope, checked_key(idempotency_key), request.fingerprint())
+            if (found := self._kept(once)) is not None:
+                return found
+        snapshot, feature = self._admit(request, sender)
         job_id = new_id()
-        snapshot, accepted = self._admit(request)
         while True:
-            job = NewJob(
-                id=job_id,
-                feature=accepted.feature.name,
-                capability=accepted.feature.capability.value,
-                lane=accepted.feature.lane,
-                input=input,
-                priority=priority,
-                user_id=user_id,
-                plan=plan,
-                metadata=metadata,
-                caller_admin_id=caller.admin_id,
-                token_id=token_id,
-                run_at=run_at,
-                deadline_seconds=deadline_seconds,
-            )
-            rings = (run_at is None or run_at <= datetime.now(UTC)) and self._has_room(job.lane)
-            if self._insert(job, snapshot, rings):
+            job = _new_job(job_id, request, sender, feature)
+            is_due = request.run_at is None or request.run_at <= datetime.now(UTC)
+            rings = is_due and self._has_room(job.lane)
+            if self._insert(job, snapshot, rings, once):
                 break
-            snapshot, accepted = self._admit(request, at_least=snapshot.version + 1)
+            self._backpressure.give_back(feature)
+            if once is not None and (found := self._kept(once)) is not None:
+                return found
+            snapshot, feature = self._admit(request, sender, at_least=snapshot.version + 1)
         if rings and not self._doorbells.ring(job.lane, [(job.id, job.capability)]):
-            self._unring(job_id)
-        return job_id
+            self._unring([job_id])
+        return Accepted(job_id)
+
+    def enqueue_many(
+        self,
+        requests: Iterable[JobRequest],
+        *,
+        caller: Caller = Caller(),  # noqa: B008 - immutable
+    ) -> list[UUID]:
+        """Put many jobs into the queue, all or none; returns their ids in the order of the requests.
+
+        Raises: what `put` raises (a note names the job's position), and ConfigurationMoved.
+        """
+        with self.bulk(Sender(caller)) as bulk:
+            for position, request in enumerate(requests):
+                try:
+                    bulk.add(request)
+                except (RoutingError, QueueFull) as error:
+                    error.add_note(f"This was job {position} of the bulk, counted from 0.")
+                    raise
+            return list(self.committed(bulk))
+
+    @contextmanager
+    def bulk(self, sender: Sender) -> Iterator[Bulk]:
+        """A bulk to add jobs to, with a connection of its own; what is not committed inside is forgotten.
+
+        Raises psycopg.OperationalError where the database does not answer, or where `_BULKS` are under way.
+        """
+        if not self._bulks.acquire(timeout=_BULK_WAIT_SECONDS):
+            raise UNAVAILABLE("Too many bulks are under way.")
+        try:
+            with psycopg.connect(self._conninfo, autocommit=True, row_factory=dict_row) as db:
+                yield Bulk(db, sender, self._backpressure, self._newest)
+        finally:
+            self._bulks.release()
+
+    def committed(self, bulk: Bulk, once: IdempotencyKey | None = None) -> Ids:
+        """Store the jobs of `bulk` and ring for as many as the windows have room for."""
+        ids = bulk.commit(once)
+        if not ids.replayed:
+            for lane in bulk.lanes:
+                self._ring_due(lane)
+        return ids
+
+    def is_known(self, sender: Sender, key: str) -> bool:
+        """Whether the sender's idempotency key is in use."""
+        with self._pool.connection() as db:
+            return find_key(db, sender.scope, key) is not None
+
+    def replayed(self, once: IdempotencyKey, count: int) -> Ids:
+        """The ids of a bulk of `count` jobs that was stored before. Raises KeyReused."""
+        if (first := self._kept(once)) is None:
+            raise KeyReused(once.key)
+        return Ids(first.job_id, count, replayed=True)
+
+    def cancel(self, job_id: UUID) -> bool:
+        """End the job as cancelled, queued or running alike; False where it had ended, or never was."""
+        return self._cancel([job_id]) == 1
+
+    def cancel_all(self, filters: JobFilter) -> int:
+        """End all jobs that match, 1,000 at a time; returns how many there were."""
+        cancelled, before = 0, None
+        while True:
+            with self._pool.connection() as db:
+                ids = records.unfinished(db, filters, limit=_BATCH, before=before)
+            if not ids:
+                return cancelled
+            cancelled += self._cancel(ids)
+            before = ids[-1]
+
+    def retry(
+        self,
+        job: Job,
+        sender: Sender = Sender(),  # noqa: B008 - immutable
+        *,
+        idempotency_key: str | None = None,
+    ) -> Accepted:
+        """Put a finished job into the queue again, as a new job with `retry_of`.
+
+        Raises: what `put` raises; ValueError where the job has not ended.
+        """
+        if not job.is_finished:
+            raise ValueError(f"Job {job.id} is {job.state}: only a finished job can be retried.")
+        return self.put(repeated(job), sender, idempotency_key=idempotency_key)
+
+    def retry_all(self, filters: JobFilter, sender: Sender) -> Retried:
+        """Retry all finished jobs that match; without a state in the filter, those that did not succeed.
+
+        What the configuration would not take now is left out and told. The others are stored together.
+        """
+        refused: list[tuple[UUID, str]] = []
+        with self.bulk(sender) as bulk:
+            for job in self._ended(filters):
+                try:
+                    bulk.add(repeated(job))
+                except RoutingError as error:
+                    if len(refused) < _MOST_REFUSED:
+                        refused.append((job.id, error.message))
+            return Retried(self.committed(bulk), tuple(refused))
 
     def job(self, job_id: UUID, *, token_id: UUID | None = None) -> Job | None:
         """The job with result and attempts, or None; with `token_id`, only if that token enqueued it."""
@@ -148,20 +278,58 @@ class Client:
             time.sleep(pause)
         raise TimeoutError(f"Job {job_id} has not ended after {timeout:g} s.")
 
-    def _admit(self, request: Request, *, at_least: int = 0) -> tuple[Snapshot, Plan]:
+    def _admit(self, request: JobRequest, sender: Sender, *, at_least: int = 0) -> tuple[Snapshot, Feature]:
         """Check the job against the newest configuration; a refusal is never a stale one."""
         snapshot = self._snapshots.at_least(at_least)
         try:
-            return snapshot, admit(snapshot, request, now=datetime.now(UTC))
-        except RoutingError:
-            newest = self._snapshots.at_least(self._config_version())
+            return snapshot, self._admitted(snapshot, request, sender)
+        except (RoutingError, QueueFull):
+            newest = self._newest()
             if newest is snapshot:
                 raise
-        return newest, admit(newest, request, now=datetime.now(UTC))
+        return newest, self._admitted(newest, request, sender)
 
-    def _insert(self, job: NewJob, snapshot: Snapshot, rung: bool) -> bool:
+    def _admitted(self, snapshot: Snapshot, request: JobRequest, sender: Sender) -> Feature:
+        asked = Request(
+            request.feature,
+            request.input,
+            caller=sender.caller,
+            user_id=request.user_id,
+            plan=request.plan,
+        )
+        feature = admit(snapshot, asked, now=datetime.now(UTC)).feature
+        self._backpressure.reserve(feature)
+        return feature
+
+    def _newest(self) -> Snapshot:
+        return self._snapshots.at_least(self._config_version())
+
+    def _insert(self, job: NewJob, snapshot: Snapshot, rung: bool, once: IdempotencyKey | None) -> bool:
         with self._pool.connection() as db:
-            return insert(db, job, config_version=snapshot.version, rung=rung)
+            return insert(db, job, config_version=snapshot.version, rung=rung, once=once)
+
+    def _kept(self, once: IdempotencyKey) -> Accepted | None:
+        with self._pool.connection() as db:
+            found = find_key(db, once.scope, once.key)
+        if found is None:
+            return None
+        if found[0] != once.request_hash:
+            raise KeyReused(once.key)
+        return Accepted(found[1], replayed=True)
+
+    def _cancel(self, ids: Sequence[UUID]) -> int:
+        """A job that went back to the queue in this moment has a new row, which the first try cannot see."""
+        with self._pool.connection() as db:
+            ended = jobs.cancel(db, ids)
+            missed = [id_ for id_ in ids if id_ not in ended]
+            return len(ended) + (len(jobs.cancel(db, missed)) if missed else 0)
+
+    def _ended(self, filters: JobFilter) -> Iterator[Job]:
+        for state in ("failed", "cancelled") if filters.state is None else (filters.state,):
+            before = None
+            while found := self.jobs(replace(filters, state=state), limit=_PAGE, before=before):
+                yield from (job for job in found if job.is_finished)
+                before = found[-1].id
 
     def _config_version(self) -> int:
         with self._pool.connection() as db:
@@ -180,16 +348,59 @@ class Client:
         room.left -= 1
         return room.left >= 0
 
-    def _unring(self, job_id: UUID) -> None:
+    def _ring_due(self, lane: str) -> None:
+        """Fill the lane's window as the feeder would at its next turn. Best effort, as `_unring`."""
+        waiting = self._doorbells.waiting(lane)
+        if waiting is None or waiting >= self._window:
+            return
+        with suppress(UNAVAILABLE), self._pool.connection() as db:
+            due = take_unrung(db, lane, room=self._window - waiting, again_seconds=_AGAIN_SECONDS)
+            if not self._doorbells.ring(lane, due):
+                unring(db, [job_id for job_id, _ in due])
+
+    def _unring(self, ids: Sequence[UUID]) -> None:
         """Best effort: the job is stored, and a doorbell that never rang is found missing anyway."""
         with suppress(UNAVAILABLE), self._pool.connection() as db:
-            unring(db, [job_id])
+            unring(db, ids)
 
 
 @dataclass(slots=True)
 class _Room:
     until: float
     left: int
+
+
+def _new_job(job_id: UUID, request: JobRequest, sender: Sender, feature: Feature) -> NewJob:
+    return NewJob(
+        id=job_id,
+        feature=feature.name,
+        capability=feature.capability.value,
+        lane=feature.lane,
+        input=request.input,
+        priority=request.priority,
+        user_id=request.user_id,
+        plan=request.plan,
+        metadata=request.metadata,
+        caller_admin_id=sender.caller.admin_id,
+        token_id=sender.token_id,
+        run_at=request.run_at,
+        deadline_seconds=request.deadline_seconds,
+        retry_of=request.retry_of,
+    )
+
+
+def repeated(job: Job) -> JobRequest:
+    """The request that would make this job anew, due now."""
+    return JobRequest(
+        job.feature,
+        job.input,
+        user_id=job.user_id,
+        plan=job.plan,
+        priority=job.priority,
+        deadline_seconds=job.deadline_seconds,
+        metadata=job.metadata,
+        retry_of=job.id,
+    )
 
 
 def _pauses() -> Iterator[float]:
@@ -211,3 +422,8 @@ def enqueue(feature: str, input: Mapping[str, Any], **options: Any) -> UUID:
 def result(job_id: UUID, *, timeout: float = 60.0) -> Job:
     """`Client.result` on the client that ORRERY_DATABASE_URL and ORRERY_REDIS_URL name."""
     return _default().result(job_id, timeout=timeout)
+
+
+def cancel(job_id: UUID) -> bool:
+    """`Client.cancel` on the client that ORRERY_DATABASE_URL and ORRERY_REDIS_URL name."""
+    return _default().cancel(job_id)

@@ -117,7 +117,12 @@ class Feeder:
             jobs.unring(db, [job_id for job_id, _ in due])
 
     def _feed_on(self) -> None:
+        woke = time.time()
         while not self._stopped.wait(self._pause_seconds):
+            slept, woke = time.time() - woke, time.time()
+            if abs(slept) > self._lease_seconds / 2:
+                # This process was suspended, or its machine, or the clock was set: others may have been, too.
+                self._next_rescue = time.monotonic() + self._lease_seconds
             try:
                 self.turn()
             except UNAVAILABLE as error:

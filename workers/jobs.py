@@ -242,9 +242,11 @@ def put_back(
 
 
 def was_recorded(db: Database, job: Claimed) -> bool:
-    """Whether this very lease ended or put back the job: the question after a commit of unknown outcome."""
-    values = {**_fence(job), "run": job.run}
-    return db.execute(statements.WAS_RECORDED, values).fetchone() is not None
+    """Whether this very lease ended the job: the question after a commit of unknown outcome.
+
+    One that put the job back need not be told: recording its calls again changes nothing (their key).
+    """
+    return db.execute(statements.WAS_RECORDED, _fence(job)).fetchone() is not None
 
 
 def record_calls(db: Database, attempts: Sequence[AttemptRow]) -> None:
@@ -252,10 +254,13 @@ def record_calls(db: Database, attempts: Sequence[AttemptRow]) -> None:
     db.execute(statements.RECORD_CALLS, {"attempts": _rows(attempts)})
 
 
-def release(db: Database, leases: Mapping[UUID, UUID]) -> int:
-    """Give unfinished jobs back to the queue at once (graceful stop); returns how many were still ours."""
+def release(db: Database, leases: Mapping[UUID, UUID], *, begun: bool = True) -> int:
+    """Give unfinished jobs back to the queue at once, uncounted; returns how many were still ours.
+
+    Where their runs have `begun`, each leaves a `lost` call behind, for one may be under way and billed.
+    """
     ids = list(leases)
-    values = {"ids": ids, "tokens": [leases[id_] for id_ in ids]}
+    values = {"ids": ids, "tokens": [leases[id_] for id_ in ids], "begun": begun}
     return db.execute(statements.RELEASE, values).rowcount
 
 

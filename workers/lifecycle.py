@@ -108,7 +108,7 @@ def give_back(job: jobs.Claimed, tools: Tools, reason: Exception) -> None:
     """Return a job that has not begun, uncounted; where that fails too, its lease runs out."""
     logger.warning("Job %s goes back, the database does not answer: %s", job.id, reason)
     with suppress(UNAVAILABLE), tools.pool.connection() as db:
-        jobs.release(db, {job.id: job.lease_token})
+        jobs.release(db, {job.id: job.lease_token}, begun=False)
 
 
 def resolve(execution: Execution, tools: Tools) -> Execution:

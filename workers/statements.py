@@ -152,24 +152,34 @@ WITH ended AS (
 )
 SELECT id FROM ended"""
 
+# Not by the run's number: where PostgreSQL lost a claim, two runs of a job have the same.
 WAS_RECORDED = """
 SELECT FROM job_history
-WHERE id = %(id)s AND lease_token = %(token)s AND finished_at > now() - interval '1 day'
-UNION ALL
-SELECT FROM ai_usage_analytics
-WHERE job_id = %(id)s AND run = %(run)s AND n > 0 AND finished_at > now() - interval '1 day'"""
+WHERE id = %(id)s AND lease_token = %(token)s AND finished_at > now() - interval '1 day'"""
 
 RECORD_CALLS = f"{_INSERT_CALLS} ON CONFLICT DO NOTHING"
 
 RELEASE = """
-UPDATE jobs SET state = 'queued', lease_token = NULL, lease_until = NULL, rung_at = NULL, alone = false
-FROM (
+WITH mine AS (
     SELECT jobs.id FROM jobs
     JOIN unnest(%(ids)s::uuid[], %(tokens)s::uuid[]) AS held (id, token)
       ON jobs.id = held.id AND jobs.lease_token = held.token
     ORDER BY jobs.id FOR UPDATE OF jobs
-) mine
-WHERE jobs.id = mine.id"""
+), released AS (
+    UPDATE jobs
+    SET state = 'queued', lease_token = NULL, lease_until = NULL, rung_at = NULL, alone = false
+    FROM mine WHERE jobs.id = mine.id
+    RETURNING jobs.*
+), lost AS (
+    INSERT INTO ai_usage_analytics (
+        job_id, run, n, finished_at, started_at, feature, capability, lane, user_id, caller_admin_id, outcome,
+        called, error_class, error_message, worker)
+    SELECT id, run, 0, now(), started_at, feature, capability, lane, user_id, caller_admin_id, 'lost', true,
+        'connection', 'The worker was stopped; a call may have been under way, and billed.', worker
+    FROM released WHERE %(begun)s
+    ON CONFLICT DO NOTHING
+)
+SELECT id FROM released"""
 
 RESCUE = """
 WITH silent AS (
@@ -227,9 +237,10 @@ FROM (
 ) due
 WHERE jobs.id = due.id"""
 
+# A turn in the future: the clock was set back, and nobody shall wait until then.
 TAKE_TURN = """
 UPDATE feeder_state SET turned_at = now()
-WHERE turned_at <= now() - %(pause)s * interval '1 second' RETURNING turned_at"""
+WHERE turned_at <= now() - %(pause)s * interval '1 second' OR turned_at > now() RETURNING turned_at"""
 
 UNRING = """
 UPDATE jobs SET rung_at = NULL
@@ -239,7 +250,7 @@ WHERE jobs.id = silent.id"""
 CANCEL = "SELECT cancel_jobs(%(ids)s) AS id"
 
 COUNT_UNFINISHED = """
-SELECT count(*) AS unfinished FROM (SELECT FROM jobs WHERE feature = %(feature)s LIMIT %(most)s) some"""
+SELECT count(*) AS unfinished FROM (SELECT FROM jobs WHERE feature = %(feature)s LIMIT %(most)s) AS found"""
 
 # One connection serves one bulk, in transactions of a moment each: a caller who sends slowly must not hold
 # back the clean-up of the live table. The table goes with its connection.

@@ -50,7 +50,7 @@ def test_a_job_is_accepted(api: Api, people: People) -> None:
 
     read = api.get(f"/jobs/{job['id']}").json()
     assert {name for name in job if job[name] != read[name]} <= {"created_at"}
-    ((deadline, caller),) = people.run("SELECT deadline_at - created_at, caller_admin_id FROM jobs")
+    ((deadline, caller),) = people.run("SELECT deadline_at - run_at, caller_admin_id FROM jobs")
     assert deadline == timedelta(hours=2)
     assert caller is not None
     listed = api.get("/jobs").json()["items"]

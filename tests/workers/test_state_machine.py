@@ -134,6 +134,7 @@ class Lifecycle(RuleBasedStateMachine):
             assert jobs.release(self.db, {claim.id: claim.lease_token}) == int(ours)
             if ours:
                 model.waits()
+                model.lost += 1
         else:
             beaten = jobs.heartbeat(self.db, {claim.id: claim.lease_token}, lease_seconds=600)
             assert beaten == ({claim.id} if ours else set())

@@ -1,0 +1,256 @@
+"""Jobs as clients send them and as they are shown."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from admin_api import fields
+from admin_api.pagination import PageQuery
+from workers import records
+from workers.requests import JobRequest
+
+# Years that every part of the way can hold, whatever the time zone.
+_RunAt = Annotated[
+    AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
+]
+_Tag = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class JobBody(BaseModel):
+    """A job as clients send it."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"feature": "daily_zodiac_text", "input": {"sign": "aries"}, "user_id": "u-1"}]
+        },
+    )
+
+    feature: Annotated[str, StringConstraints(max_length=200)]
+    input: Annotated[fields.JsonObject, Field(description="As the feature's input_schema wants it.")]
+    user_id: Annotated[_Tag | None, Field(description="The end user; never decides about keys.")] = None
+    plan: _Tag | None = None
+    priority: Annotated[int, Field(ge=-100, le=100, description="Lower runs first inside its lane.")] = 0
+    run_at: Annotated[_RunAt | None, Field(description="Not before this time; null: now.")] = None
+    deadline_seconds: Annotated[
+        Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None,
+        Field(description="The job fails if it has not ended by then."),
+    ] = None
+    metadata: Annotated[fields.JsonObject, Field(description="Yours; shown with the job.")] = {}
+
+    def request(self) -> JobRequest:
+        """What the queue is asked for."""
+        return JobRequest(**self.__dict__)
+
+
+class Tokens(BaseModel):
+    """What the job's winning call consumed; null: not known."""
+
+    input: int | None
+    output: int | None
+    cached: int | None
+    reasoning: int | None
+    estimated: bool
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    class_: Annotated[str, Field(alias="class")]
+    message: str | None
+
+
+class Attempt(BaseModel):
+    """One try of one route; without a `status` no HTTP answer came."""
+
+    provider: str | None
+    model: str | None
+    outcome: str
+    error_class: str | None
+    error_message: str | None
+    status: int | None
+    latency_ms: int | None
+    cost_usd: str | None
+    breaker: str | None
+    started_at: datetime
+
+
+class Result(BaseModel):
+    """What a job made; what its capability does not make is null."""
+
+    text: str | None = None
+    data: dict[str, Any] | None = None
+    artifact_url: str | None = None
+    media_type: str | None = None
+    flagged: bool | None = None
+    embedding: list[float] | None = None
+    embeddings: list[list[float]] | None = None
+    finish_reason: str | None = None
+
+
+class ListedJob(BaseModel):
+    """A job in a list."""
+
+    id: UUID
+    feature: str
+    state: str
+    run_at: datetime
+    created_at: datetime
+    finished_at: datetime | None
+    user_id: str | None
+    plan: str | None
+    priority: int
+    metadata: dict[str, Any]
+    retry_of: UUID | None
+    parent_id: UUID | None
+    group_id: UUID | None
+    provider: str | None
+    model: str | None
+    config_version: int | None
+    attempt_count: int
+    tokens: Tokens
+    cost_usd: str | None
+    latency_ms: int | None
+    error: JobError | None
+
+
+class Job(ListedJob):
+    """A job with everything known about it."""
+
+    input: dict[str, Any]
+    result: Result | None
+    attempts: list[Attempt]
+
+
+_State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+_Q = Annotated[str | None, Field(max_length=200, description="In id, user, input or error message.")]
+
+
+class JobQuery(PageQuery):
+    feature: str | None = None
+    state: _State | None = None
+    user_id: str | None = None
+    q: _Q = None
+
+
+class JobFilter(BaseModel):
+    """Which jobs; all members that are given must fit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    feature: str | None = None
+    state: _State | None = None
+    user_id: str | None = None
+    q: _Q = None
+
+    @model_validator(mode="after")
+    def _narrows(self) -> JobFilter:
+        if all(member is None for member in self.__dict__.values()):
+            raise ValueError("Name at least one of feature, state, user_id and q.")
+        return self
+
+
+class FilterBody(BaseModel):
+    """Jobs to act on. The filter's members may also stand alone, without `filter` around them."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"filter": {"feature": "daily_zodiac_text", "state": "failed"}}]},
+    )
+
+    filter: JobFilter
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrapped(cls, sent: Any) -> Any:
+        return {"filter": sent} if isinstance(sent, dict) and "filter" not in sent else sent
+
+
+# --- how jobs are shown -------------------------------------------------------------------------------
+
+
+def accepted(job_id: UUID, request: JobRequest) -> Job:
+    """The job as it entered the queue. Not read back: it is stored, and must not turn into an error now."""
+    made_at = datetime.fromtimestamp((job_id.int >> 80) / 1000, UTC)  # a UUIDv7 tells when it was made
+    return Job(
+        id=job_id,
+        feature=request.feature,
+        input=dict(request.input),
+        user_id=request.user_id,
+        plan=request.plan,
+        priority=request.priority,
+        metadata=dict(request.metadata),
+        state="queued",
+        run_at=request.run_at or made_at,
+        created_at=made_at,
+        finished_at=None,
+        retry_of=request.retry_of,
+        parent_id=None,
+        group_id=None,
+        provider=None,
+        model=None,
+        config_version=None,
+        attempt_count=0,
+        tokens=Tokens(input=None, output=None, cached=None, reasoning=None, estimated=False),
+        cost_usd="0",
+        latency_ms=None,
+        error=None,
+        result=None,
+        attempts=[],
+    )
+
+
+def listed(job: records.Job) -> ListedJob:
+    """A job in a list."""
+    return fields.shown(ListedJob, job, **_derived(job))
+
+
+def shown(job: records.Job) -> Job:
+    """A job with everything known about it."""
+    return fields.shown(
+        Job,
+        job,
+        **_derived(job),
+        result=_result(job),
+        attempts=[_attempt(attempt) for attempt in job.attempts],
+    )
+
+
+def _derived(job: records.Job) -> dict[str, Any]:
+    """The members that differ from the record's, and those that later releases fill."""
+    return {
+        "parent_id": None,
+        "group_id": None,
+        "tokens": Tokens(
+            input=job.input_tokens,
+            output=job.output_tokens,
+            cached=job.cached_tokens,
+            reasoning=job.reasoning_tokens,
+            estimated=job.tokens_estimated,
+        ),
+        "cost_usd": _money(job.cost_usd),
+        "error": None
+        if job.error_class is None
+        else JobError(**{"class": job.error_class}, message=job.error_message),
+    }
+
+
+def _result(job: records.Job) -> Result | None:
+    if job.result is None:
+        return None
+    url = None if job.artifact_key is None else f"/api/v1/jobs/{job.id}/artifact"
+    known = {name: value for name, value in job.result.items() if name in Result.model_fields}
+    return Result.model_construct(**known, artifact_url=url)
+
+
+def _attempt(attempt: records.AttemptRecord) -> Attempt:
+    return fields.shown(Attempt, attempt, cost_usd=_money(attempt.cost_usd))
+
+
+def _money(amount: Decimal | None) -> str | None:
+    return None if amount is None else f"{amount:f}"
