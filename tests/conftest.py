@@ -46,14 +46,15 @@ def engines(run_id: str) -> Iterator[Endpoints]:
         yield Endpoints(given[0], given[1])
         return
     home = Path(tempfile.gettempdir()) / f"orrery-tests-{run_id[:12]}"
-    home.mkdir(mode=0o755, exist_ok=True)
     engines = Engines(home, postgres_settings=_FAST)
-    endpoints = engines.start()
+    with _locked(home.with_suffix(".lock")):  # one process may come while another, the last for now, leaves
+        home.mkdir(mode=0o755, exist_ok=True)
+        endpoints = engines.start()
     try:
         yield endpoints
     finally:
-        engines.close()
         with _locked(home.with_suffix(".lock")):
+            engines.close()
             if not _in_use(endpoints):
                 shutil.rmtree(home, ignore_errors=True)
 

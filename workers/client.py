@@ -10,6 +10,7 @@ A job is safe once `enqueue` returned: it is committed in PostgreSQL. Redis only
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -123,7 +124,8 @@ class Client:
             ConfigurationError, NoAccess: nothing would serve it; the message names the row to mend.
             KeyInvalid, KeyReused: the idempotency key is none, or belongs to another request.
             QueueFull: the feature has as many unfinished jobs as it may.
-            psycopg.OperationalError: the database does not answer; nothing was stored.
+            psycopg.OperationalError: the database does not answer. The job may have been stored if it broke
+                off in the middle; an idempotency key makes it safe to try again.
         """
         once = None
         if idempotency_key is not None:
@@ -327,9 +329,13 @@ class Client:
     def _ended(self, filters: JobFilter) -> Iterator[Job]:
         for state in ("failed", "cancelled") if filters.state is None else (filters.state,):
             before = None
-            while found := self.jobs(replace(filters, state=state), limit=_PAGE, before=before):
+            while found := self._page(replace(filters, state=state), before):
                 yield from (job for job in found if job.is_finished)
                 before = found[-1].id
+
+    def _page(self, filters: JobFilter, before: UUID | None) -> list[Job]:
+        with self._pool.connection() as db:
+            return records.page(db, filters, limit=_PAGE, before=before, with_input=True)
 
     def _config_version(self) -> int:
         with self._pool.connection() as db:
@@ -410,8 +416,13 @@ def _pauses() -> Iterator[float]:
 
 
 @cache
-def _default() -> Client:
+def _client_of(_process: int) -> Client:
     return Client(Settings())
+
+
+def _default() -> Client:
+    """This process's client: connections that a fork would share carry two conversations at once."""
+    return _client_of(os.getpid())
 
 
 def enqueue(feature: str, input: Mapping[str, Any], **options: Any) -> UUID:

@@ -99,9 +99,17 @@ def is_finished(db: Connection[DictRow], job_id: UUID) -> bool:
     return db.execute("SELECT FROM jobs WHERE id = %s", [job_id]).fetchone() is None
 
 
-def page(db: Connection[DictRow], filters: JobFilter, *, limit: int, before: UUID | None) -> list[Job]:
-    """Up to `limit` jobs, newest first, made before the job `before`."""
-    return [Job(**row) for row in db.execute(_PAGE, _values(filters, limit, before))]
+def page(
+    db: Connection[DictRow],
+    filters: JobFilter,
+    *,
+    limit: int,
+    before: UUID | None,
+    with_input: bool = False,
+) -> list[Job]:
+    """Up to `limit` jobs, newest first, made before the job `before`; without inputs, unless asked for."""
+    query = _PAGE_WITH_INPUT if with_input else _PAGE
+    return [Job(**row) for row in db.execute(query, _values(filters, limit, before))]
 
 
 def unfinished(db: Connection[DictRow], filters: JobFilter, *, limit: int, before: UUID | None) -> list[UUID]:
@@ -177,10 +185,13 @@ _WANTED = """
          OR input::text ILIKE %(like)s OR {error} ILIKE %(like)s)
 ORDER BY id DESC LIMIT %(limit)s"""
 
-_PAGE = f"""
+_PAGE_WITH_INPUT = f"""
 (SELECT {_LIVE} FROM jobs WHERE {_WANTED.format(error="NULL::text")})
 UNION ALL
 (SELECT {_ENDED} FROM job_history WHERE {_WANTED.format(error="error_message")})
 ORDER BY id DESC LIMIT %(limit)s"""
+
+# Inputs may be megabytes each: a page of 50 took half a gigabyte to show none of them.
+_PAGE = _PAGE_WITH_INPUT.replace(" priority, input, metadata,", " priority, '{}'::jsonb AS input, metadata,")
 
 _UNFINISHED = f"SELECT id FROM jobs WHERE {_WANTED.format(error='NULL::text')}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from uuid import UUID, uuid4
 
 import pytest
@@ -153,3 +155,32 @@ def test_an_inactive_provider_is_named(client: Client, rows: Rows, sandbox: Sand
         client.enqueue(TEXT, ARIES)
     rows.change(AIProvider, provider, is_active=True)
     assert client.enqueue(TEXT, ARIES)
+
+
+def test_a_forked_process_has_connections_of_its_own(
+    settings: Settings, model: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As prefork servers do: import and use before the fork."""
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    script = """
+import os
+from workers.client import enqueue, result
+ids = [enqueue("daily_zodiac_text", {"sign": "aries"}) for _ in range(3)]
+children = []
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        for _ in range(10):
+            enqueue("daily_zodiac_text", {"sign": "leo"})
+        os._exit(0)
+    children.append(child)
+for _ in range(10):
+    enqueue("daily_zodiac_text", {"sign": "virgo"})
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    client = Client(settings)
+    assert len(client.jobs(JobFilter(), limit=100)) == 43
+    client.close()
