@@ -17,7 +17,8 @@ router = APIRouter(tags=["health"])
 
 _COLUMNS = """
 SELECT relname, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-WHERE relnamespace = current_schema()::regnamespace AND attnum > 0 AND NOT attisdropped"""
+WHERE relnamespace = current_schema()::regnamespace AND attnum > 0 AND NOT attisdropped
+  AND relname = ANY (%s)"""
 
 
 class Alive(BaseModel):
@@ -58,7 +59,8 @@ def _missing(using: Services) -> list[str]:
     The catalogue is asked rather than Alembic's table: every role may read it.
     """
     with using.pool.connection() as db:
-        present = {(row["relname"], row["attname"]) for row in db.execute(_COLUMNS)}
+        columns = db.execute(_COLUMNS, [list(Base.metadata.tables)])
+        present = {(row["relname"], row["attname"]) for row in columns}
     mapped = {
         (table.name, column.name) for table in Base.metadata.tables.values() for column in table.columns
     }

@@ -18,7 +18,7 @@ from routing.snapshot import Snapshot
 from routing.values import Plan, Request
 
 _MOST_ERRORS = 100
-_MOST_DIGITS = 20_000_000
+_MOST_DIGITS = 20_000_000  # some megabytes more than the largest body
 
 
 def admit(snapshot: Snapshot, request: Request, *, now: datetime) -> Plan:
@@ -42,7 +42,7 @@ def admit(snapshot: Snapshot, request: Request, *, now: datetime) -> Plan:
 
 def check_input(schema: Mapping[str, Any], value: object) -> None:
     """Raise InputRejected, naming the first offending field, where `value` breaks the JSON Schema."""
-    _check_numbers(value)
+    check_storable(value, "input")
     validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
     try:
         # Of millions of errors a hundred tell enough: finding them all took 29 s of CPU.
@@ -56,27 +56,41 @@ def check_input(schema: Mapping[str, Any], value: object) -> None:
         raise InputRejected(_sentence(error), field="/".join(["input", *_path(error)]))
 
 
-def _check_numbers(value: object) -> None:
-    """Raise InputRejected where the numbers would fill the database: jsonb writes 1e308 with 309 digits."""
+def check_storable(value: object, field: str) -> None:
+    """Raise InputRejected where PostgreSQL could not keep the JSON value: NUL characters, lone surrogates,
+    NaN, or numbers that would fill the database (jsonb writes 1e308 with 309 digits)."""
     digits = 0
     waiting = [value]
     while waiting:
         item = waiting.pop()
-        if isinstance(item, float):
+        if isinstance(item, str):
+            if not _is_text(item):
+                raise InputRejected("NUL characters and lone surrogates cannot be stored.", field=field)
+        elif isinstance(item, float):
             if not isfinite(item):
-                raise InputRejected("NaN and Infinity are no JSON numbers.", field="input")
+                raise InputRejected("NaN and Infinity are no JSON numbers.", field=field)
             digits += int(abs(log10(abs(item)))) if item else 0
         elif isinstance(item, int) and not isinstance(item, bool):
             digits += item.bit_length() // 3
         elif isinstance(item, Mapping):
+            waiting.extend(item)
             waiting.extend(item.values())
         elif isinstance(item, list | tuple):
             waiting.extend(item)
         if digits > _MOST_DIGITS:
             raise InputRejected(
                 f"The numbers have more than {_MOST_DIGITS:,} digits written out. Send smaller ones.",
-                field="input",
+                field=field,
             )
+
+
+def _is_text(text: str) -> bool:
+    if "\x00" in text:
+        return False
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _path(error: ValidationError) -> Iterable[str]:

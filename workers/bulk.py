@@ -17,7 +17,7 @@ from uuid import UUID
 from psycopg import Connection, Rollback
 from psycopg.rows import DictRow
 
-from routing.admission import admit, check_input
+from routing.admission import admit, check_input, check_storable
 from routing.snapshot import Snapshot
 from routing.values import Feature, Request
 from store.ids import new_id
@@ -162,6 +162,7 @@ class Bulk:
         return {admitted.feature.lane for admitted in self._admitted.values()}
 
     def _admit(self, request: JobRequest, input_: str) -> Feature:
+        check_storable(request.metadata, "metadata")
         admitted = self._admitted.get((request.feature, request.plan))
         if admitted is None:
             return self._admit_first(request)

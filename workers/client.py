@@ -24,7 +24,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from routing.admission import admit
+from routing.admission import admit, check_storable
 from routing.errors import RoutingError
 from routing.snapshot import Snapshot, Snapshots
 from routing.values import Caller, Feature, Request
@@ -282,6 +282,7 @@ class Client:
 
     def _admit(self, request: JobRequest, sender: Sender, *, at_least: int = 0) -> tuple[Snapshot, Feature]:
         """Check the job against the newest configuration; a refusal is never a stale one."""
+        check_storable(request.metadata, "metadata")
         snapshot = self._snapshots.at_least(at_least)
         try:
             return snapshot, self._admitted(snapshot, request, sender)

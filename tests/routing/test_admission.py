@@ -44,3 +44,9 @@ def test_millions_of_errors_are_not_all_looked_at() -> None:
     with pytest.raises(InputRejected) as refused:
         check_input(schema, {"texts": [1] * 1_000_000})
     assert refused.value.field.startswith("input/texts/")
+
+
+@pytest.mark.parametrize("value", ["a\x00b", "\ud800", {"k\x00": 1}, [["\udfff"]]])
+def test_characters_that_cannot_be_stored_are_refused(value: Any) -> None:
+    with pytest.raises(InputRejected, match="cannot be stored"):
+        check_input({}, {"text": value})
