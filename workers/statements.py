@@ -159,7 +159,19 @@ WHERE id = %(id)s AND lease_token = %(token)s AND finished_at > now() - interval
 
 RECORD_CALLS = f"{_INSERT_CALLS} ON CONFLICT DO NOTHING"
 
-RELEASE = """
+
+def _lost(event: str, runs: str) -> str:
+    """Record that each of `runs` may have left a billed call behind. `n` 0 is no number of a real call."""
+    return f"""INSERT INTO ai_usage_analytics (
+        job_id, run, n, finished_at, started_at, feature, capability, lane, user_id, caller_admin_id, outcome,
+        called, error_class, error_message, worker)
+    SELECT id, run, 0, now(), started_at, feature, capability, lane, user_id, caller_admin_id, 'lost', true,
+        'connection', '{event}; a call may have been under way, and billed.', worker
+    FROM {runs}
+    ON CONFLICT DO NOTHING"""
+
+
+RELEASE = f"""
 WITH mine AS (
     SELECT jobs.id FROM jobs
     JOIN unnest(%(ids)s::uuid[], %(tokens)s::uuid[]) AS held (id, token)
@@ -171,17 +183,11 @@ WITH mine AS (
     FROM mine WHERE jobs.id = mine.id
     RETURNING jobs.*
 ), lost AS (
-    INSERT INTO ai_usage_analytics (
-        job_id, run, n, finished_at, started_at, feature, capability, lane, user_id, caller_admin_id, outcome,
-        called, error_class, error_message, worker)
-    SELECT id, run, 0, now(), started_at, feature, capability, lane, user_id, caller_admin_id, 'lost', true,
-        'connection', 'The worker was stopped; a call may have been under way, and billed.', worker
-    FROM released WHERE %(begun)s
-    ON CONFLICT DO NOTHING
+    {_lost("The worker was stopped", "released WHERE %(begun)s")}
 )
 SELECT id FROM released"""
 
-RESCUE = """
+RESCUE = f"""
 WITH silent AS (
     SELECT id, alone, alone AND crashes + 1 >= %(most_crashes)s AS poison FROM jobs
     WHERE state = 'running' AND lease_until < now()
@@ -205,13 +211,7 @@ WITH silent AS (
     FROM silent WHERE jobs.id = silent.id AND NOT silent.poison
     RETURNING jobs.*
 ), lost AS (
-    INSERT INTO ai_usage_analytics (
-        job_id, run, n, finished_at, started_at, feature, capability, lane, user_id, caller_admin_id, outcome,
-        called, error_class, error_message, worker)
-    SELECT id, run, 0, now(), started_at, feature, capability, lane, user_id, caller_admin_id, 'lost', true,
-        'connection', 'The worker died; a call may have been under way, and billed.', worker
-    FROM (SELECT * FROM back UNION ALL SELECT * FROM poisoned) died
-    ON CONFLICT DO NOTHING
+    {_lost("The worker died", "(SELECT * FROM back UNION ALL SELECT * FROM poisoned) died")}
 )
 SELECT id, poison FROM silent"""
 
