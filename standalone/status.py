@@ -12,20 +12,21 @@ from uuid import UUID
 
 import psycopg
 import redis
+from psycopg.rows import dict_row
 from rich.console import Console
 from rich.table import Table
 
 from standalone.machine import attached
 from store.database import conninfo
 from store.settings import Settings, SettingsError
+from workers import lanes
 from workers.doorbells import LANES, Doorbells
 from workers.records import Job
 
-_QUEUES = """
-SELECT lane, count(*) FILTER (WHERE state = 'queued' AND run_at <= now()) AS queued,
-       count(*) FILTER (WHERE state = 'queued' AND run_at > now()) AS scheduled,
-       count(*) FILTER (WHERE state = 'running') AS running
-FROM jobs GROUP BY lane"""
+_VERSIONS = """
+SELECT (SELECT version_num FROM alembic_version) AS revision,
+       (SELECT version FROM config_state) AS config_version"""
+_COUNTS = ("queued", "scheduled", "running", "doorbells")
 
 
 def describe(settings: Settings) -> dict[str, Any]:
@@ -37,12 +38,10 @@ def describe(settings: Settings) -> dict[str, Any]:
         return {**described, "running": False, "reason": str(error)}
     doorbells = Doorbells(reached.redis())
     try:
-        database = _database(reached)
-        queues = database.pop("queues", {})
-        counted = 0 if database["answers"] else None
-        for lane in LANES:
-            queues.setdefault(lane, {"queued": counted, "scheduled": counted, "running": counted})
-            queues[lane]["doorbells"] = doorbells.waiting(lane)
+        database = _database(reached, doorbells)
+        queues = database.pop("queues", None) or {
+            lane: {**dict.fromkeys(_COUNTS), "doorbells": doorbells.waiting(lane)} for lane in LANES
+        }
         cache = _redis(reached)
     finally:
         doorbells.close()
@@ -66,8 +65,7 @@ def render(described: dict[str, Any], console: Console) -> None:
         )
     table = Table("lane", "queued", "scheduled", "running", "doorbells")
     for lane, queue in described["queues"].items():
-        names = ("queued", "scheduled", "running", "doorbells")
-        table.add_row(lane, *("-" if queue[name] is None else str(queue[name]) for name in names))
+        table.add_row(lane, *("-" if queue[name] is None else str(queue[name]) for name in _COUNTS))
     console.print(table)
 
 
@@ -76,29 +74,21 @@ def job_as_json(job: Job) -> dict[str, Any]:
     return {name: _plain(value) for name, value in asdict(job).items()}
 
 
-def _database(settings: Settings) -> dict[str, Any]:
+def _database(settings: Settings, doorbells: Doorbells) -> dict[str, Any]:
     address = urlsplit(settings.database())
     described: dict[str, Any] = {"address": f"{address.hostname}:{address.port or 5432}", "answers": False}
     try:
-        with psycopg.connect(conninfo(settings.database()), autocommit=True) as db:
-            version_text = db.execute("SHOW server_version").fetchone()
-            described |= {"answers": True, "version": version_text[0] if version_text else None}
-            described["revision"], described["config_version"] = _one(
-                db,
-                "SELECT (SELECT version_num FROM alembic_version), (SELECT version FROM config_state)",
-            )
+        target = conninfo(settings.database())
+        with psycopg.connect(target, autocommit=True, row_factory=dict_row) as db:
+            described |= {"answers": True, "version": db.info.parameter_status("server_version")}
+            described |= db.execute(_VERSIONS).fetchone() or {}
             described["queues"] = {
-                lane: {"queued": queued, "scheduled": scheduled, "running": running}
-                for lane, queued, scheduled, running in db.execute(_QUEUES)
+                state.lane: {name: getattr(state, name) for name in _COUNTS}
+                for state in lanes.states(db, doorbells)
             }
     except psycopg.Error as error:
         described["error"] = str(error).splitlines()[0]
     return described
-
-
-def _one(db: psycopg.Connection[Any], query: str) -> tuple[Any, ...]:
-    row = db.execute(query.encode()).fetchone()
-    return tuple(row or (None, None))
 
 
 def _redis(settings: Settings) -> dict[str, Any]:
