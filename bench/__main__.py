@@ -11,7 +11,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import enqueue, machine, pick_up, report, resolve, throughput
+from bench import (
+    bulk_copy,
+    bulk_upload,
+    enqueue,
+    group_commit,
+    history,
+    in_flight,
+    interactive,
+    listing,
+    machine,
+    pick_up,
+    report,
+    resolve,
+    statements,
+    throughput,
+)
 from bench.result import BenchError, Effort, Result
 from bench.stage import Stage, stage
 
@@ -21,7 +36,15 @@ MEASUREMENTS: Mapping[str, Measure] = {
     "resolve": resolve.measure,
     "enqueue": enqueue.measure,
     "pick_up": pick_up.measure,
+    "statements": statements.measure,
+    "group_commit": group_commit.measure,
+    "bulk_copy": bulk_copy.measure,
+    "bulk_upload": bulk_upload.measure,
+    "interactive": interactive.measure,
+    "in_flight": in_flight.measure,
     "throughput": throughput.measure,
+    "history": history.measure,
+    "listing": listing.measure,
 }
 
 _RESULTS = Path(__file__).parent / "results"

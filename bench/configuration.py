@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,10 +19,27 @@ _MODELS_EACH = 8
 _TARGETS = 3
 _SYSTEM = "You are a warm, concise astrologer. Never give medical, legal or financial advice."
 _USER = "Write today's horoscope for {{ sign }} in {{ language }}, in three sentences."
+_SIGNS = (
+    *("aries", "taurus", "gemini", "cancer", "leo", "virgo"),
+    *("libra", "scorpio", "sagittarius", "capricorn", "aquarius", "pisces"),
+)
+_LANGUAGES = ("en", "ar", "de")
+_DAYS = 3650
 _PLAIN_FEATURES = (
     *("analytics_insights", "chat_assistant", "emergency_assistant", "cv_draft", "cover_letter"),
     *("code_generation", "job_extraction", "tarot_reading"),
 )
+
+
+def distinct_input(number: int) -> dict[str, Any]:
+    """An input of the job of the benchmark that is like no other below 131,400."""
+    day, sign = divmod(number, len(_SIGNS))
+    language, day = divmod(day, _DAYS)
+    return {
+        "sign": _SIGNS[sign],
+        "language": _LANGUAGES[language],
+        "date": (date(2026, 1, 1) + timedelta(days=day)).isoformat(),
+    }
 
 
 def write(rows: Rows, base_url: str) -> None:

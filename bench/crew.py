@@ -36,12 +36,13 @@ class Report:
     """What a worker process did.
 
     `finished` and `failed`: when jobs ended, where the process knows (Unix seconds). `cpu`: samples of
-    (Unix seconds, CPU seconds that the process has used).
+    (Unix seconds, CPU seconds that the process has used). `peak_mb`: the most memory that it held at a time.
     """
 
     finished: Sequence[float]
     failed: int
     cpu: Sequence[tuple[float, float]]
+    peak_mb: float = 0.0
 
     def cpu_at(self, instant: float) -> float:
         """CPU seconds used until `instant`, interpolated between samples."""
@@ -143,4 +144,5 @@ def _report(process: subprocess.Popen[str]) -> Report:
     if not line:
         raise BenchError("A worker process died; its words are above.")
     values = json.loads(line)
-    return Report(values["finished"], values["failed"], [(at, used) for at, used in values["cpu"]])
+    cpu = [(at, used) for at, used in values["cpu"]]
+    return Report(values["finished"], values["failed"], cpu, values["peak_mb"])

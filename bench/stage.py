@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -51,9 +52,19 @@ class Stage:
         if latency_seconds:
             self.sandbox.fault("latency", seconds=latency_seconds)
 
+    def empty_queue(self) -> None:
+        """Take out all jobs that have not ended, and their doorbells. No worker runs meanwhile."""
+        self.db.execute("TRUNCATE jobs")
+        self.redis.flushdb()
+
     def calls(self) -> int:
         """Calls that the sandbox has answered since `reset`."""
-        return int(self.control.call("GET", "/_sandbox/calls?limit=0")["count"])
+        return int(self.call_log()["count"])
+
+    def call_log(self) -> dict[str, Any]:
+        """The totals of the sandbox's call log: `count`, `in_flight`, `max_in_flight` among them."""
+        totals: dict[str, Any] = self.control.call("GET", "/_sandbox/calls?limit=0")
+        return totals
 
     def wait_for_calls(self, count: int, *, seconds: float) -> None:
         """Return once the sandbox has answered `count` calls. BenchError after `seconds`."""
@@ -91,7 +102,7 @@ def stage() -> Iterator[Stage]:
             settings = with_endpoints(Settings(home=home), engines.endpoints)
             migrate(settings)
             with _sandbox() as sandbox:
-                _configure(settings, sandbox)
+                configure(settings, sandbox)
                 with (
                     ApiClient(sandbox.url) as control,
                     psycopg.connect(settings.database(), autocommit=True) as db,
@@ -111,7 +122,8 @@ def _sandbox() -> Iterator[Sandbox]:
         sandbox.close()
 
 
-def _configure(settings: Settings, sandbox: Sandbox) -> None:
+def configure(settings: Settings, sandbox: Sandbox) -> None:
+    """Write the configuration of the benchmarks into a migrated database."""
     rows = Rows(settings)
     try:
         configuration.write(rows, sandbox.openai)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 
 from bench.contenders.contract import staff
 from bench.crew import Orders
+from bench.memory import peak_mb
 
 _SAMPLE_SECONDS = 0.05
 
@@ -54,7 +56,12 @@ def main() -> None:
     samples.stop()
     worker.stop()
     if asked:
-        report = {"finished": worker.finished, "failed": worker.failed, "cpu": samples.taken}
+        report = {
+            "finished": worker.finished,
+            "failed": worker.failed,
+            "cpu": samples.taken,
+            "peak_mb": peak_mb(os.getpid()),
+        }
         print(json.dumps(report), flush=True)
 
 
