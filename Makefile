@@ -38,6 +38,7 @@ check: .venv/.dev
 chaos: .venv/.dev
 	@$(BIN)/python -m pytest tests/promises tests/chaos -s
 
+# About a quarter of an hour on an idle machine; `.venv/bin/python -m bench --only NAME` takes its share of it.
 bench: .venv/.dev
 	@$(BIN)/python -m bench
 

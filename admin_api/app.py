@@ -5,22 +5,45 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import contextmanager_in_threadpool
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from admin_api import (
+    access,
+    alerts,
+    answers,
     assignments,
+    attempts,
+    audit,
+    auth,
     bulk,
+    catalog,
     docs,
     errors,
+    etags,
+    explain,
     features,
+    guards,
     health,
+    integrations,
     job_actions,
     jobs,
+    login_sessions,
+    metrics,
+    model_prices,
     models,
+    people,
+    personal_keys,
+    provider_health,
     providers,
     queues,
+    token_routes,
+    usage,
+    versions,
+    workers,
 )
 from admin_api.bodies import BodyLimit
 from admin_api.services import opened
@@ -30,8 +53,11 @@ PREFIX = "/api/v1"
 LARGEST_CONFIGURATION = 1024 * 1024  # bytes
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The API as an ASGI application. Its lifespan opens and closes what it works with."""
+def create_app(settings: Settings, *, pause_seconds: float = 30) -> FastAPI:
+    """The API as an ASGI application. Its lifespan opens and closes what it works with.
+
+    `pause_seconds`: the longest pause inside of a request's body.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -39,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.services = services
             yield
 
-    app = docs.Documented(
+    app = _Application(
         title="Orrery",
         version=version("orrery"),
         summary="AI jobs: configuration, queue and results.",
@@ -53,16 +79,54 @@ def create_app(settings: Settings) -> FastAPI:
         BodyLimit,
         limit=LARGEST_CONFIGURATION,
         larger={f"{PREFIX}/jobs": jobs.LARGEST_JOB, f"{PREFIX}/jobs/bulk": None},
+        pause_seconds=pause_seconds,
     )
     errors.install(app)
+    app.add_middleware(guards.Guards, private=[f"{PREFIX}/"])
+    if settings.proxies:  # the outermost: all others see who calls, not the proxy
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.proxies)
+    answers.install(app)
     docs.install(app)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(_api())
     return app
 
 
+class _Application(docs.Documented):
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        return answers.documented(etags.documented(super().openapi(), PREFIX))
+
+
 def _api() -> APIRouter:
     api = APIRouter(prefix=PREFIX, responses=errors.PROBLEM_RESPONSES)
-    for noun in (providers, models, features, assignments, jobs, job_actions, bulk, queues):
+    for noun in (
+        auth,
+        people,
+        token_routes,
+        login_sessions,
+        providers,
+        models,
+        model_prices,
+        features,
+        assignments,
+        explain,
+        versions,
+        jobs,
+        job_actions,
+        bulk,
+        queues,
+        audit,
+        access,
+        personal_keys,
+        catalog,
+        integrations,
+        usage,
+        attempts,
+        alerts,
+        workers,
+        provider_health,
+    ):
         api.include_router(noun.router)
     return api

@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from admin_api import features, fields
+from admin_api.etags import tagged
 from admin_api.fields import Seconds, Stamps
 from admin_api.pagination import Page, PageQuery, page_of
 from admin_api.providers import Changes
@@ -59,6 +60,24 @@ class AssignmentBody(fields.Body):
     `model_id` and `backup_model_id` are short for targets 0 and 1; send them or `targets`, or both where they
     agree. Each change of the prompt is kept as its next version.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "feature_name": "daily_zodiac_text",
+                    "model_id": "01936f2e-7c00-7000-8000-000000000001",
+                    "backup_model_id": "01936f2e-7c00-7000-8000-000000000002",
+                    "prompt_template": {
+                        "system": "You write horoscopes.",
+                        "user": "Today's for {{ sign }}, in {{ language }}.",
+                    },
+                    "parameters": {"temperature": 0.9},
+                    "max_retries": 3,
+                }
+            ]
+        }
+    )
 
     feature_name: features.FeatureName
     model_id: UUID | None = None
@@ -153,14 +172,15 @@ def create_assignment(body: AssignmentBody, session: Writing, caller: Current) -
         id=new_id(), feature=feature, prompt_template=None, targets=[], created_by=caller.admin_id
     )
     session.add(row)
-    return _written(session, row, body, caller.admin_id)
+    return written(session, row, body, caller.admin_id)
 
 
 @router.get("/{assignment_id}")
 @allow_reading
+@tagged
 def get_assignment(assignment_id: UUID, session: Reading) -> Assignment:
     """One assignment."""
-    return _shown(_found(session, assignment_id))
+    return _shown(found(session, assignment_id))
 
 
 @router.put("/{assignment_id}")
@@ -169,7 +189,7 @@ def replace_assignment(
     assignment_id: UUID, body: AssignmentBody, session: Writing, caller: Current
 ) -> Assignment:
     """Replace an assignment; what is absent gets its default. Jobs that start from now on see it."""
-    return _written(session, _found(session, assignment_id), body, caller.admin_id)
+    return written(session, found(session, assignment_id), body, caller.admin_id)
 
 
 @router.patch("/{assignment_id}", openapi_extra=fields.patch_of(AssignmentBody))
@@ -177,29 +197,31 @@ def replace_assignment(
 def change_assignment(assignment_id: UUID, changes: Changes, session: Writing, caller: Current) -> Assignment:
     """Change some members. A `model_id` or `backup_model_id` alone replaces that target and keeps the others;
     a `prompt_template` keeps whichever of system and user it does not name."""
-    row = _found(session, assignment_id)
+    row = found(session, assignment_id)
     body = fields.merged(_current(row), _expanded(row, changes))
-    return _written(session, row, body, caller.admin_id)
+    return written(session, row, body, caller.admin_id)
 
 
 @router.delete("/{assignment_id}", status_code=status.HTTP_204_NO_CONTENT)
 @allow_writing
 def delete_assignment(assignment_id: UUID, session: Writing) -> None:
     """Remove an assignment. Its feature serves no jobs until it gets another."""
-    row = _found(session, assignment_id)
+    row = found(session, assignment_id)
     session.execute(delete(FeatureAIAssignment).where(FeatureAIAssignment.id == row.id))
 
 
-def _found(session: Session, assignment_id: UUID) -> FeatureAIAssignment:
+def found(session: Session, assignment_id: UUID) -> FeatureAIAssignment:
+    """The assignment's row with all that belongs to it. Raises NotFound."""
     row = session.get(FeatureAIAssignment, assignment_id, options=_WHOLE)
     if row is None:
         raise NotFound(f"There is no feature assignment {assignment_id}.")
     return row
 
 
-def _written(
+def written(
     session: Session, row: FeatureAIAssignment, body: AssignmentBody, admin_id: UUID | None
 ) -> Assignment:
+    """Make the row what the body says. Raises Invalid."""
     if body.feature_name != row.feature.name:
         raise Invalid(
             "An assignment stays with its feature. Add one to the other feature.", field="feature_name"

@@ -1,13 +1,16 @@
 """Request bodies: how large they may be, and JSON read strictly.
 
-Refused before any model sees them: NaN and Infinity (no JSON), numbers that overflow to infinity, documents
-nested deeper than `MAX_DEPTH`, and NUL or lone surrogates, which PostgreSQL's text and jsonb cannot hold.
+Refused before any model sees them: NaN and Infinity (no JSON), numbers that overflow to infinity, members
+that stand twice (readers differ in which one counts), documents nested deeper than `MAX_DEPTH`, and NUL or
+lone surrogates, which PostgreSQL's text and jsonb cannot hold.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
@@ -15,7 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from admin_api.refusals import Invalid, Malformed, TooLarge, WrongMediaType, pointer
+from admin_api.refusals import Invalid, Malformed, TooLarge, TooSlow, WrongMediaType, pointer
 
 MAX_DEPTH = 64
 
@@ -47,10 +50,15 @@ class JsonRequest(Request):
         return self._document
 
 
+def document_of(request: Request) -> Any:
+    """The document that was sent with a request that the guard let in; None where none was read."""
+    return getattr(request, "_document", None)
+
+
 def parse(raw: bytes) -> Any:
     """The document in `raw`. Raises Malformed where it is no JSON, Invalid where it cannot be stored."""
     try:
-        document = json.loads(raw.decode(), parse_constant=_no_constant)
+        document = json.loads(raw.decode(), parse_constant=_no_constant, object_pairs_hook=_object)
     except UnicodeDecodeError:
         raise Malformed("The body is not UTF-8.") from None
     except RecursionError:
@@ -69,6 +77,18 @@ def _no_constant(name: str) -> NoReturn:
     raise Malformed(f"The body is not JSON: {name} is no JSON number.")
 
 
+class _Twice:
+    """Stands for the value of a member that has two, until `_check`, which knows the way there, finds it."""
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(members)
+    if len(made) < len(members):
+        times = Counter(name for name, _ in members)
+        made |= {name: _Twice() for name, count in times.items() if count > 1}
+    return made
+
+
 def _check(document: Any) -> None:
     waiting: list[tuple[Any, _Path, int]] = [(document, None, 1)]
     while waiting:
@@ -84,6 +104,8 @@ def _check(document: Any) -> None:
             for key, member in value.items():
                 _check_text(key, path)
                 waiting.append((member, (path, key), depth + 1))
+        elif isinstance(value, _Twice):
+            raise Invalid("This member stands there twice. Send it once.", field=_pointer(path))
         elif isinstance(value, list):
             waiting.extend((member, (path, index), depth + 1) for index, member in enumerate(value))
 
@@ -110,7 +132,8 @@ def _parts(path: _Path) -> Iterator[str | int]:
 
 
 class BodyLimit:
-    """ASGI middleware that stops reading a body at its limit, whatever Content-Length said.
+    """ASGI middleware that stops reading a body at its limit, whatever Content-Length said, and when nothing
+    comes any more.
 
     FastAPI's own `max_body_size` counts as well, but answers a declared length in plain text, and before
     anybody was asked who they are.
@@ -118,31 +141,48 @@ class BodyLimit:
     Args:
         limit: bytes, for every path that `larger` does not name.
         larger: limits of paths; None where the route counts by itself.
+        pause_seconds: the longest pause inside of a body.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, larger: Mapping[str, int | None]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, limit: int, larger: Mapping[str, int | None], pause_seconds: float
+    ) -> None:
         self._app = app
         self._limit = limit
         self._larger = larger
+        self._pause_seconds = pause_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a counting `receive`."""
-        limit = self._larger.get(scope.get("path", ""), self._limit)
-        if scope["type"] != "http" or limit is None:
+        """Pass the request on with a counting, impatient `receive`."""
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._larger.get(scope["path"], self._limit)
+        refused = TooLarge(f"The body exceeds {limit or 0:,} bytes, the most that is read here.")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        refused = TooLarge(f"The body exceeds {limit:,} bytes, the most that is read here.")
+        if limit is None or not declared.isdigit():
+            declared = b"0"
         seen = 0
+        is_whole = False
 
         async def counted() -> Message:
-            nonlocal seen
-            if declared.isdigit() and int(declared) > limit:
+            nonlocal seen, is_whole
+            if is_whole:
+                return await receive()  # that the client is gone, which may take as long as it likes
+            if limit is not None and int(declared) > limit:
                 raise refused
-            message = await receive()
+            message = await self._next(receive)
+            is_whole = not message.get("more_body", False)
             seen += len(message.get("body", b""))
-            if seen > limit:
+            if limit is not None and seen > limit:
                 raise refused
             return message
 
         await self._app(scope, counted, send)
+
+    async def _next(self, receive: Receive) -> Message:
+        try:
+            async with asyncio.timeout(self._pause_seconds):
+                return await receive()
+        except TimeoutError:
+            raise TooSlow(f"The body stopped: nothing came for {self._pause_seconds:g} s.") from None

@@ -6,7 +6,6 @@ for it. So the body is read as fast as it is worked off, and memory stays flat.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -17,11 +16,12 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from admin_api.answers import REPLAYED, IdempotencyKey, keeps_itself
 from admin_api.bodies import parse
 from admin_api.errors import field_errors
 from admin_api.job_actions import ids_response
 from admin_api.job_bodies import JobBody
-from admin_api.jobs import LARGEST_JOB, REPLAYED, IdempotencyKey, allow_enqueueing
+from admin_api.jobs import LARGEST_JOB, allow_enqueueing
 from admin_api.refusals import FieldError, Invalid, Refused, RowsRefused, TooLarge, TooSlow, WrongMediaType
 from admin_api.security import Current, GuardedRoute
 from admin_api.services import Using
@@ -35,7 +35,6 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
 
 MOST_ROWS = 10_000  # of an array; a stream has no limit
 _MOST_ERRORS = 100
-_PAUSE_SECONDS = 30.0  # the longest pause inside of a body
 _NDJSON = "application/x-ndjson"
 _LINES = frozenset({_NDJSON, "application/ndjson", "application/jsonl"})
 
@@ -74,6 +73,7 @@ class AcceptedJobs(BaseModel):
     openapi_extra={"requestBody": _BODY},
 )
 @allow_enqueueing
+@keeps_itself
 async def enqueue_jobs(
     request: Request, caller: Current, using: Using, key: IdempotencyKey = None
 ) -> Response:
@@ -194,9 +194,9 @@ class _Body:
 
     async def _piece(self) -> bytes | None:
         try:
-            return await asyncio.wait_for(anext(self._stream, None), _PAUSE_SECONDS)
-        except (TimeoutError, ClientDisconnect):
-            raise TooSlow(f"The body stopped: nothing came for {_PAUSE_SECONDS:g} s.") from None
+            return await anext(self._stream, None)
+        except ClientDisconnect:
+            raise TooSlow("The caller left before the end of the body.") from None
 
 
 def _line(parts: list[bytes]) -> Iterator[bytes]:

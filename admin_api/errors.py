@@ -10,28 +10,33 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
 import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import OperationalError as EngineError
 from sqlalchemy.exc import TimeoutError as EngineTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin_api.refusals import (
     Conflict,
     FieldError,
     Forbidden,
+    InUse,
     Invalid,
     Malformed,
     NotFound,
     Refused,
+    Stale,
     TooLarge,
+    TooOften,
     TooSlow,
     Unauthenticated,
     WrongMediaType,
@@ -54,11 +59,13 @@ _REFUSALS: Mapping[type[Refused], HTTPStatus] = {
     Forbidden: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
+    Stale: HTTPStatus.PRECONDITION_FAILED,
     Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     Malformed: HTTPStatus.BAD_REQUEST,
     WrongMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     TooSlow: HTTPStatus.REQUEST_TIMEOUT,
+    TooOften: HTTPStatus.TOO_MANY_REQUESTS,
 }
 
 _ROUTING: Mapping[type[RoutingError], HTTPStatus] = {
@@ -74,6 +81,12 @@ _CONSTRAINTS: Mapping[str, tuple[str, str]] = {
         "model_id",
         "The provider has this model already.",
     ),
+    "uq_model_prices_model_id_valid_from": (
+        "valid_from",
+        "Another price of the model starts at this time. Delete it first, or choose another time.",
+    ),
+    "uq_system_integrations_name": ("name", "Another integration has this name. Choose another."),
+    "uq_admins_email": ("email", "Another person has this address. Choose another."),
     "uq_features_name": ("name", "Another feature has this name. Choose another."),
     "uq_feature_ai_assignments_feature_id": (
         "feature_name",
@@ -91,6 +104,13 @@ class FieldProblem(BaseModel):
     message: str
 
 
+class AssignmentProblem(BaseModel):
+    """An assignment of a problem answer."""
+
+    id: UUID
+    feature_name: str
+
+
 class Problem(BaseModel):
     """The body of every answer that is not a success (RFC 9457)."""
 
@@ -99,6 +119,9 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[FieldProblem]
+    assignments: Annotated[
+        list[AssignmentProblem] | None, Field(description="With type in-use: what stands in the way.")
+    ] = None
 
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -167,8 +190,9 @@ def problem(
     kind: str | None = None,
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
+    members: Mapping[str, object] | None = None,
 ) -> JSONResponse:
-    """A problem answer. `kind` ends its `type`, a URN that programs may switch on."""
+    """A problem answer. `kind` ends its `type`, a URN programs may switch on; `members` are further ones."""
     word = kind or status.phrase.lower().replace(" ", "-")
     content = {
         "type": f"urn:orrery:problem:{word}",
@@ -176,6 +200,7 @@ def problem(
         "status": int(status),
         "detail": detail,
         "errors": [asdict(error) for error in errors],
+        **(members or {}),
     }
     return JSONResponse(content, status, headers, media_type="application/problem+json")
 
@@ -183,8 +208,17 @@ def problem(
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refused)  # noqa: S101 - the handler is registered for nothing else
     status = next(_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS)
-    headers = _challenge(error.presented) if isinstance(error, Unauthenticated) else None
-    return problem(status, error.message, errors=error.errors, headers=headers)
+    headers = None
+    if isinstance(error, Unauthenticated):
+        headers = _challenge(error.presented)
+    elif isinstance(error, TooOften):
+        headers = {"Retry-After": str(error.retry_after)}
+    members = None
+    if isinstance(error, InUse):
+        members = {"assignments": [{**asdict(user), "id": str(user.id)} for user in error.assignments]}
+    return problem(
+        status, error.message, kind=error.kind, errors=error.errors, headers=headers, members=members
+    )
 
 
 def _challenge(presented: bool) -> dict[str, str]:
@@ -263,12 +297,23 @@ def _said(found: Mapping[str, Any]) -> str:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for nothing else
-    detail = error.detail
+    detail, headers = error.detail, error.headers
     if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
         detail = "There is nothing at this address. /openapi.json lists what there is."
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.method} is not possible here. See /openapi.json."
-    return problem(HTTPStatus(error.status_code), detail, headers=error.headers)
+        allowed = _allowed(request)
+        headers = {"Allow": ", ".join(allowed)} if allowed else headers
+        detail = f"{request.method} is not possible here. Possible: {', '.join(allowed) or 'GET'}."
+    return problem(HTTPStatus(error.status_code), detail, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods of the address (RFC 9110, 10.2.1): Starlette names those of its first route only."""
+    paths: Mapping[str, Mapping[str, Any]] = request.app.openapi()["paths"]
+    if (word := paths.get(request.url.path)) is not None:  # an address of its own, which no pattern shares
+        return sorted(map(str.upper, word))
+    here = (methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path))
+    return sorted({method.upper() for methods in here for method in methods})
 
 
 async def _integrity(request: Request, error: Exception) -> JSONResponse:

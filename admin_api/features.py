@@ -6,22 +6,24 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, status
+from fastapi import APIRouter, Path, Query, Response, status
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, EMPTY_REGISTRY
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from admin_api import fields
+from admin_api.etags import tagged
 from admin_api.fields import Label, Prose, Stamps
 from admin_api.pagination import Page, PageQuery, page_of
 from admin_api.providers import Changes
-from admin_api.refusals import Invalid, NotFound, pointer
+from admin_api.refusals import Invalid, NotFound, User, pointer
 from admin_api.security import Current, GuardedRoute, allow_reading, allow_writing
 from admin_api.sessions import Reading, Writing
+from admin_api.uses import REMOVED, Deactivate, refuse
 from routing.admission import check_input
 from routing.errors import ConfigurationError, InputRejected
 from routing.values import Capability
@@ -47,7 +49,10 @@ class FeatureReplacement(fields.Body):
         default_factory=dict,
         description="JSON Schema 2020-12 of a job's input; its `example` is checked against it.",
     )
-    output_schema: fields.JsonObject | None = None
+    output_schema: Annotated[
+        fields.JsonObject | None,
+        Field(description="Kept for later: this release does not check answers against it."),
+    ] = None
     max_queued: Annotated[
         fields.Positive32 | None,
         Field(description="Unfinished jobs it may have; beyond, enqueueing answers 429. null: any number."),
@@ -57,6 +62,24 @@ class FeatureReplacement(fields.Body):
 
 class FeatureBody(FeatureReplacement):
     """A feature as clients send it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "greeting",
+                    "capability": "text",
+                    "lane": "interactive",
+                    "input_schema": {
+                        "type": "object",
+                        "properties": {"name": {"type": "string"}},
+                        "required": ["name"],
+                        "example": {"name": "Ada"},
+                    },
+                }
+            ]
+        }
+    )
 
     name: FeatureName
 
@@ -105,11 +128,12 @@ def create_feature(body: FeatureBody, session: Writing, caller: Current) -> Feat
     """Add a feature. It serves jobs once something is assigned to it."""
     row = FeatureRow(id=new_id(), name=body.name, created_by=caller.admin_id)
     session.add(row)
-    return _written(session, row, body, caller.admin_id)
+    return written(session, row, body, caller.admin_id)
 
 
 @router.get("/{name}")
 @allow_reading
+@tagged
 def get_feature(name: Name, session: Reading) -> Feature:
     """One feature."""
     return fields.shown(Feature, found(session, name))
@@ -119,7 +143,7 @@ def get_feature(name: Name, session: Reading) -> Feature:
 @allow_writing
 def replace_feature(name: Name, body: FeatureReplacement, session: Writing, caller: Current) -> Feature:
     """Replace a feature; what is absent gets its default."""
-    return _written(session, found(session, name), body, caller.admin_id)
+    return written(session, found(session, name), body, caller.admin_id)
 
 
 @router.patch("/{name}", openapi_extra=fields.patch_of(FeatureReplacement))
@@ -128,15 +152,29 @@ def change_feature(name: Name, changes: Changes, session: Writing, caller: Curre
     """Change some members of a feature."""
     row = found(session, name)
     body = fields.merged(fields.stored(FeatureReplacement, row), changes)
-    return _written(session, row, body, caller.admin_id)
+    return written(session, row, body, caller.admin_id)
 
 
-@router.delete("/{name}", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/{name}", response_model=Feature, responses=REMOVED)
 @allow_writing
-def delete_feature(name: Name, session: Writing) -> None:
-    """Remove a feature with its assignment and prompts. Its jobs in the queue fail; history stays."""
+def delete_feature(
+    name: Name, session: Writing, caller: Current, deactivate: Deactivate = False
+) -> Feature | Response:
+    """Remove a feature with its prompts. Its jobs in the queue fail; history stays.
+
+    One that has an assignment answers 409 and names it.
+    """
     row = found(session, name)
+    if deactivate:
+        row.is_active, row.updated_by = False, caller.admin_id
+        session.flush()
+        return fields.shown(Feature, row)
+    assigned = session.scalars(
+        select(FeatureAIAssignment.id).where(FeatureAIAssignment.feature_id == row.id)
+    ).all()
+    refuse(f"Feature {row.name!r}", [User(assignment, row.name) for assignment in assigned])
     session.execute(delete(FeatureRow).where(FeatureRow.id == row.id))
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
 def found(session: Session, name: str) -> FeatureRow:
@@ -147,7 +185,7 @@ def found(session: Session, name: str) -> FeatureRow:
     return row
 
 
-def _written(session: Session, row: FeatureRow, body: FeatureReplacement, admin_id: UUID | None) -> Feature:
+def written(session: Session, row: FeatureRow, body: FeatureReplacement, admin_id: UUID | None) -> Feature:
     if body.name not in (None, row.name):
         raise Invalid(
             "A feature keeps its name: applications, jobs and history refer to it. Add another.",

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from routing.values import Capability
 
@@ -20,10 +30,27 @@ Whole32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Positive32 = Annotated[int, Field(ge=1, lt=2**31)]
 Positive64 = Annotated[int, Field(ge=1, lt=2**63)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# Years that every part of the way can hold, whatever the time zone.
+Time = Annotated[
+    AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
+]
+
+
+def _be_strict(schema: Any) -> None:
+    """Only there: ids, times and money come as JSON strings, which a strict model would refuse."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("bool", "int"):
+            schema["strict"] = True
+        schema = list(schema.values())
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            _be_strict(part)
 
 
 class Body(BaseModel):
-    """A noun as clients send it. Unknown members are refused.
+    """A noun as clients send it. Unknown members are refused, and so is `0` or `"no"` for a boolean, `"7"` or
+    `true` for a number: what the document calls another type is another type.
 
     What only the API sets may be sent back as it was read, and is ignored (AIP-203 calls it output only).
     `ALIASES` are other names that a member is known by.
@@ -35,6 +62,13 @@ class Body(BaseModel):
         {"id", "created_at", "updated_at", "created_by", "updated_by"}
     )
     ALIASES: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """As pydantic makes it, but strict where leniency would change the type."""
+        schema = handler(source)
+        _be_strict(schema)
+        return schema
 
     @model_validator(mode="before")
     @classmethod

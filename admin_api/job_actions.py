@@ -9,12 +9,14 @@ from fastapi import APIRouter, Response, status
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+from admin_api.answers import IdempotencyKey, keeps_itself
 from admin_api.job_bodies import FilterBody, Job, JobFilter, shown
-from admin_api.jobs import IdempotencyKey, allow_enqueueing, entered, found
+from admin_api.jobs import allow_enqueueing, entered, found
 from admin_api.refusals import Conflict
 from admin_api.security import Current, GuardedRoute, Principal
-from admin_api.services import Using
-from workers import records
+from admin_api.services import Services, Using
+from store.audit import Event, record
+from workers import matching, records
 from workers.bulk import Ids
 from workers.client import repeated
 
@@ -51,7 +53,8 @@ def cancel_jobs(body: FilterBody, caller: Current, using: Using) -> Cancelled:
 
     Works in batches of 1,000: after an error, some may be cancelled already, and the call can be repeated.
     """
-    return Cancelled(cancelled=using.client.cancel_all(_filters(body.filter, caller)))
+    _audit(using, "cancel", body.filter)
+    return Cancelled(cancelled=matching.cancel_all(using.client, using.pool, _filters(body.filter, caller)))
 
 
 @router.post("/retry", status_code=status.HTTP_202_ACCEPTED, response_model=Retried)
@@ -62,7 +65,9 @@ def retry_jobs(body: FilterBody, caller: Current, using: Using) -> Response:
     Each is checked like a new job of the caller's. Those that do not pass are left out and listed; the others
     are stored together.
     """
-    done = using.client.retry_all(_filters(body.filter, caller), caller.sender)
+    filters = _filters(body.filter, caller)
+    _audit(using, "retry", body.filter)
+    done = matching.retry_all(using.client, using.pool, filters, caller.sender, once=using.once)
     refused = [RefusedRetry(id=id_, message=message).model_dump_json() for id_, message in done.refused]
     before = f'{{"retried": {len(done.ids)}, "refused": [{", ".join(refused)}], "ids": ['
     return ids_response(before, done.ids, "]}")
@@ -84,6 +89,7 @@ def cancel_job(job_id: UUID, caller: Current, using: Using) -> Job:
 
 @router.post("/{job_id}/retry", status_code=status.HTTP_202_ACCEPTED)
 @allow_enqueueing
+@keeps_itself
 def retry_job(
     job_id: UUID, response: Response, caller: Current, using: Using, key: IdempotencyKey = None
 ) -> Job:
@@ -116,6 +122,13 @@ def ids_response(before: str, ids: Ids, after: str) -> Response:
         yield after
 
     return StreamingResponse(document(), status.HTTP_202_ACCEPTED, media_type="application/json")
+
+
+def _audit(using: Services, action: str, chosen: JobFilter) -> None:
+    """Note what is about to be done, in a transaction of its own, for the act may have thousands of them."""
+    asked = chosen.model_dump(mode="json", exclude_none=True)
+    with using.pool.connection() as db:
+        record(db, Event(action, "jobs", after={"filter": asked}))
 
 
 def _filters(chosen: JobFilter, caller: Principal) -> records.JobFilter:

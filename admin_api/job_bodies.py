@@ -15,7 +15,7 @@ from workers import records
 from workers.requests import JobRequest
 
 # Years that every part of the way can hold, whatever the time zone.
-_RunAt = Annotated[
+_Time = Annotated[
     AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
 ]
 _Tag = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -36,7 +36,7 @@ class JobBody(BaseModel):
     user_id: Annotated[_Tag | None, Field(description="The end user; never decides about keys.")] = None
     plan: _Tag | None = None
     priority: Annotated[int, Field(ge=-100, le=100, description="Lower runs first inside its lane.")] = 0
-    run_at: Annotated[_RunAt | None, Field(description="Not before this time; null: now.")] = None
+    run_at: Annotated[_Time | None, Field(description="Not before this time; null: now.")] = None
     deadline_seconds: Annotated[
         Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None,
         Field(description="The job fails if it has not ended by then."),
@@ -128,6 +128,8 @@ class Job(ListedJob):
 
 
 _State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+_Since = Annotated[_Time | None, Field(description="Made at this time or later.")]
+_Until = Annotated[_Time | None, Field(description="Made before this time.")]
 _Q = Annotated[str | None, Field(max_length=200, description="In id, user, input or error message.")]
 
 
@@ -136,6 +138,8 @@ class JobQuery(PageQuery):
     state: _State | None = None
     user_id: str | None = None
     q: _Q = None
+    since: _Since = None
+    until: _Until = None
 
 
 class JobFilter(BaseModel):
@@ -147,11 +151,13 @@ class JobFilter(BaseModel):
     state: _State | None = None
     user_id: str | None = None
     q: _Q = None
+    since: _Since = None
+    until: _Until = None
 
     @model_validator(mode="after")
     def _narrows(self) -> JobFilter:
         if all(member is None for member in self.__dict__.values()):
-            raise ValueError("Name at least one of feature, state, user_id and q.")
+            raise ValueError("Name at least one of feature, state, user_id, q, since and until.")
         return self
 
 

@@ -8,15 +8,17 @@ import time
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response, status
+from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from psycopg.errors import QueryCanceled
 from pydantic import BaseModel, ConfigDict, Field
 
 from admin_api import job_bodies
+from admin_api.answers import REPLAYED, IdempotencyKey, keeps_itself
 from admin_api.job_bodies import Job, JobBody, JobQuery, ListedJob, listed, shown
 from admin_api.pagination import Page, cut, decoded
-from admin_api.refusals import NotFound
+from admin_api.refusals import Invalid, NotFound
 from admin_api.security import Actor, Current, GuardedRoute, Scope, allow
 from admin_api.services import Services, Using
 from workers import records
@@ -26,21 +28,12 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
 
 LARGEST_JOB = 40 * 1024 * 1024  # bytes: pictures and audio travel inside of the input, as base64
 
-REPLAYED = "Idempotent-Replayed"
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description="Yours for this request: 1 to 255 printable characters, kept for 24 hours. Sent again "
-        "with the same body it changes nothing and answers the same; with another body it is refused.",
-    ),
-]
-
-allow_enqueueing = allow(Actor.SUPER_ADMIN, Actor.ADMIN, Actor.APPLICATION, scope=Scope.ENQUEUE)
+allow_enqueueing = allow(Actor.SUPER_ADMIN, Actor.ADMIN, Actor.APPLICATION, mfa=True, scope=Scope.ENQUEUE)
 allow_watching = allow(Actor.SUPER_ADMIN, Actor.ADMIN, Actor.APPLICATION, scope=Scope.READ)
 
 # The type is the provider's word: nothing a browser would run may come from this origin.
 _PLAYABLE = re.compile(r"(audio|video)/[\w.+-]+|image/(png|jpeg|webp|gif)")
+_SEARCH_SECONDS = 5.0
 _POLL_SECONDS = (0.05, 0.5)  # first and longest pause
 
 
@@ -52,6 +45,7 @@ class WaitQuery(BaseModel):
 
 @router.post("", status_code=status.HTTP_202_ACCEPTED)
 @allow_enqueueing
+@keeps_itself
 def enqueue_job(
     body: JobBody, response: Response, caller: Current, using: Using, key: IdempotencyKey = None
 ) -> Job:
@@ -67,12 +61,34 @@ def enqueue_job(
 @router.get("")
 @allow_watching
 def list_jobs(query: Annotated[JobQuery, Query()], caller: Current, using: Using) -> Page[ListedJob]:
-    """Jobs, newest first. An application sees those it enqueued."""
+    """Jobs, newest first. An application sees those it enqueued.
+
+    A search in texts (`q`) reads every job that the other filters let through: after five seconds it is given
+    up, and the answer asks for a narrower one.
+    """
     filters = records.JobFilter(
-        feature=query.feature, state=query.state, user_id=query.user_id, q=query.q, token_id=caller.token_id
+        feature=query.feature,
+        state=query.state,
+        user_id=query.user_id,
+        q=query.q,
+        token_id=caller.token_id,
+        since=query.since,
+        until=query.until,
     )
     before = None if query.cursor is None else decoded(query.cursor, [UUID])[0]
-    newest = using.client.jobs(filters, limit=query.limit + 1, before=before)
+    try:
+        newest = using.client.jobs(
+            filters,
+            limit=query.limit + 1,
+            before=before,
+            timeout=_SEARCH_SECONDS,
+        )
+    except QueryCanceled:
+        raise Invalid(
+            f"This search takes longer than {_SEARCH_SECONDS:g} s. Narrow it by feature, state or user_id, "
+            "or by time with since and until.",
+            field="since" if query.q is None else "q",
+        ) from None
     jobs, cursor = cut(newest, query.limit, key=lambda job: [job.id])
     return Page(items=[listed(job) for job in jobs], next_cursor=cursor)
 

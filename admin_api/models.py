@@ -8,19 +8,22 @@ from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, status
-from pydantic import Field, StringConstraints
+from fastapi import APIRouter, Query, Response, status
+from pydantic import ConfigDict, Field, StringConstraints
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from admin_api import fields
+from admin_api.breakage import breaks_nothing
+from admin_api.etags import tagged
 from admin_api.fields import Label, Positive32, Stamps, Whole32
 from admin_api.pagination import Page, PageQuery, page_of
 from admin_api.providers import Changes
-from admin_api.refusals import Conflict, Invalid, NotFound
+from admin_api.refusals import Invalid, NotFound
 from admin_api.security import Current, GuardedRoute, allow_reading, allow_writing
 from admin_api.sessions import Reading, Writing
+from admin_api.uses import REMOVED, Deactivate, refuse_if_used
 from routing.values import Capability, PriceUnit
 from store.ids import new_id
 from store.tables import (
@@ -56,6 +59,21 @@ class ModelBody(fields.Body):
 
     ALIASES: ClassVar[Mapping[str, str]] = {"model_name": "model_id", "model_version": "version"}
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "provider_id": "01936f2e-7c00-7000-8000-000000000001",
+                    "model_id": "gpt-5.4-mini",
+                    "name": "GPT-5.4 mini",
+                    "capabilities": ["text", "vision"],
+                    "input_price_per_1k": "0.00075",
+                    "output_price_per_1k": "0.0045",
+                }
+            ]
+        }
+    )
+
     provider_id: UUID
     model_id: Annotated[
         str,
@@ -65,11 +83,16 @@ class ModelBody(fields.Body):
     name: Label
     display_name: Label | None = None
     version: Label | None = None
-    api_style: Literal["chat", "responses"] = "chat"
+    api_style: Annotated[
+        Literal["chat", "responses"],
+        Field(description="Kept for later: this release calls every model by chat completions."),
+    ] = "chat"
     capabilities: fields.Capabilities = Field(default_factory=lambda: [Capability.TEXT], min_length=1)
     context_window: Positive32 | None = None
     max_output_tokens: Positive32 | None = None
-    supports_streaming: bool = True
+    supports_streaming: Annotated[
+        bool, Field(description="Kept for later: this release does not stream.")
+    ] = True
     input_price_per_1k: Price | None = None
     output_price_per_1k: Price | None = None
     cached_input_price_per_1k: Price | None = None
@@ -77,10 +100,15 @@ class ModelBody(fields.Body):
     batch_input_price_per_1k: Price | None = None
     batch_output_price_per_1k: Price | None = None
     price_unit: PriceUnit = PriceUnit.TOKENS
-    retires_at: date | None = None
+    retires_at: Annotated[
+        date | None, Field(description="The last day (UTC) on which jobs are routed to it.")
+    ] = None
     default_parameters: fields.JsonObject = Field(default_factory=dict)
     constraints: fields.JsonObject = Field(default_factory=dict)
-    is_default: bool = False
+    is_default: Annotated[
+        bool,
+        Field(description="The one to suggest, and the first choice where an assignment takes any model."),
+    ] = False
     is_active: bool = True
     sort_order: Whole32 = 0
 
@@ -119,6 +147,7 @@ class ModelQuery(PageQuery):
     ] = None
     capability: Capability | None = None
     is_active: bool | None = None
+    is_default: bool | None = None
 
 
 @router.get("")
@@ -133,6 +162,8 @@ def list_models(query: Annotated[ModelQuery, Query()], session: Reading) -> Page
         wanted = wanted.where(AIModel.capabilities.contains([query.capability.value]))
     if query.is_active is not None:
         wanted = wanted.where(AIModel.is_active == query.is_active)
+    if query.is_default is not None:
+        wanted = wanted.where(AIModel.is_default == query.is_default)
     rows, cursor = page_of(session, wanted, query, by=[AIModel.sort_order, AIModel.id])
     prices = _prices(session, rows)
     return Page(items=[_shown(row, prices.get(row.id)) for row in rows], next_cursor=cursor)
@@ -144,14 +175,15 @@ def create_model(body: ModelBody, session: Writing, caller: Current) -> Model:
     """Add a model to a provider."""
     row = AIModel(id=new_id(), created_by=caller.admin_id)
     session.add(row)
-    return _written(session, row, body, None, caller.admin_id)
+    return written(session, row, body, None, caller.admin_id)
 
 
 @router.get("/{model_id}")
 @allow_reading
+@tagged
 def get_model(model_id: UUID, session: Reading) -> Model:
     """One model, by its row's id."""
-    row = _found(session, model_id)
+    row = found(session, model_id)
     return _shown(row, _price(session, row))
 
 
@@ -159,51 +191,55 @@ def get_model(model_id: UUID, session: Reading) -> Model:
 @allow_writing
 def replace_model(model_id: UUID, body: ModelBody, session: Writing, caller: Current) -> Model:
     """Replace a model; what is absent gets its default. A new price holds from now on."""
-    row = _found(session, model_id)
-    return _written(session, row, body, _price(session, row), caller.admin_id)
+    row = found(session, model_id)
+    return written(session, row, body, _price(session, row), caller.admin_id)
 
 
 @router.patch("/{model_id}", openapi_extra=fields.patch_of(ModelBody))
 @allow_writing
 def change_model(model_id: UUID, changes: Changes, session: Writing, caller: Current) -> Model:
     """Change some members of a model. A new price holds from now on."""
-    row = _found(session, model_id)
+    row = found(session, model_id)
     price = _price(session, row)
     current = fields.stored(ModelBody, row).model_copy(update=_price_members(price))
-    return _written(session, row, fields.merged(current, changes), price, caller.admin_id)
+    return written(session, row, fields.merged(current, changes), price, caller.admin_id)
 
 
-@router.delete("/{model_id}", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/{model_id}", response_model=Model, responses=REMOVED)
 @allow_writing
-def delete_model(model_id: UUID, session: Writing) -> None:
-    """Remove a model that nothing is assigned to."""
-    row = _found(session, model_id)
-    users = [feature.name for feature in _features_served(session, row)]
-    if users:
-        raise Conflict(
-            f"Model {row.model_id!r} is in use by the assignments of: {', '.join(users)}. Assign others "
-            "there first, or set is_active of the model to false."
-        )
+def delete_model(
+    model_id: UUID, session: Writing, caller: Current, deactivate: Deactivate = False
+) -> Model | Response:
+    """Remove a model with its prices. One that assignments use answers 409 and names them."""
+    row = found(session, model_id)
+    if deactivate:
+        row.is_active, row.updated_by = False, caller.admin_id
+        session.flush()
+        return _shown(row, _price(session, row))
+    refuse_if_used(session, f"Model {row.model_id!r}", AIModel.id == row.id)
     session.execute(delete(AIModel).where(AIModel.id == row.id))
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
-def _found(session: Session, model_id: UUID) -> AIModel:
+def found(session: Session, model_id: UUID) -> AIModel:
+    """The model's row. Raises NotFound."""
     row = session.get(AIModel, model_id)
     if row is None:
         raise NotFound(f"There is no model {model_id}.")
     return row
 
 
-def _written(
+def written(
     session: Session, row: AIModel, body: ModelBody, price: ModelPrice | None, admin_id: UUID | None
 ) -> Model:
+    """Make the row what the body says; `price` is the one in force. Raises Invalid; Conflict."""
     if session.get(AIProvider, body.provider_id) is None:
         raise Invalid(f"There is no provider {body.provider_id}. GET /providers.", field="provider_id")
     _check_capabilities(session, row, body.capabilities)
-    for name in ModelBody.model_fields.keys() - {*PRICES, "price_unit"}:
-        setattr(row, name, getattr(body, name))
-    row.updated_by = admin_id
-    session.flush()
+    with breaks_nothing(session, AIModel.id == row.id, field="provider_id"):
+        for name in ModelBody.model_fields.keys() - {*PRICES, "price_unit"}:
+            setattr(row, name, getattr(body, name))
+        row.updated_by = admin_id
     wanted = {name: getattr(body, name) for name in (*PRICES, "price_unit")}
     if wanted != _price_members(price):
         price = _new_price(session, row, wanted, price, admin_id)

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -81,11 +82,20 @@ def decoded(cursor: str, kinds: Sequence[type]) -> list[Any]:
 def _value(value: Any, kind: type) -> Any:
     if kind is UUID and isinstance(value, str):
         return UUID(value)
+    if kind is datetime and isinstance(value, str):
+        return _time(value)
     if type(value) is not kind or (isinstance(value, int) and not -(2**31) <= value < 2**31):
         raise TypeError
     if isinstance(value, str) and ("\x00" in value or not value.isprintable()):
         raise ValueError
     return value
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None or not 2000 <= time.year < 3000:
+        raise ValueError
+    return time
 
 
 def _after(cursor: str, by: Sequence[InstrumentedAttribute[Any]]) -> list[Any]:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Query, status
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+from fastapi import APIRouter, Body, Query, Request, Response, status
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from admin_api import fields
+from admin_api.breakage import breaks_nothing
+from admin_api.etags import tagged
 from admin_api.fields import Label, Positive32, Positive64, Prose, Seconds, Stamps, Whole32
+from admin_api.keys import ApiKey, last4
 from admin_api.pagination import Page, PageQuery, page_of
 from admin_api.probes import Verdict, probed, stored_provider
-from admin_api.refusals import Conflict, NotFound
+from admin_api.refusals import Conflict, Invalid, NotFound, pointer
 from admin_api.security import Current, GuardedRoute, allow_reading, allow_writing
-from admin_api.services import Using
-from admin_api.sessions import Reading, Writing
+from admin_api.services import Services, Using
+from admin_api.serving import provider_of
+from admin_api.sessions import Reading, Writing, writing
+from admin_api.uses import REMOVED, Deactivate, refuse_if_used
 from routing import values
 from routing.providers import ALIASES, PROTOCOLS
+from store.audit import Event, record
 from store.ids import new_id
 from store.tables import AIModel, AIProvider
 from store.vault import Vault
@@ -53,16 +61,24 @@ def _protocol(name: str) -> str:
     return protocol
 
 
-def _key(secret: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[\x21-\x7e]{1,4096}", secret.get_secret_value()):
-        raise ValueError("A key is 1 to 4096 printable ASCII characters without spaces. Paste it anew.")
-    return secret
-
-
 class ProviderBody(fields.Body):
     """A provider as clients send it."""
 
     READ_ONLY: ClassVar[frozenset[str]] = fields.Body.READ_ONLY | {"api_key_last4", "key_version"}
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "slug": "openai",
+                    "name": "OpenAI",
+                    "type": "openai_compatible",
+                    "base_url": "https://api.openai.com/v1",
+                    "api_key": "sk-...",
+                }
+            ]
+        }
+    )
 
     slug: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
     name: Label
@@ -79,7 +95,7 @@ class ProviderBody(fields.Body):
     ]
     api_version: Label | None = None
     api_key: Annotated[
-        Annotated[SecretStr, AfterValidator(_key)] | None,
+        ApiKey | None,
         Field(description="Write-only. Absent: the stored key stays, in a PUT too. Null: it is removed."),
     ] = None
     capabilities: fields.Capabilities = Field(default_factory=list)
@@ -143,7 +159,7 @@ def list_providers(query: Annotated[ProviderQuery, Query()], session: Reading) -
     if query.is_active is not None:
         wanted = wanted.where(AIProvider.is_active == query.is_active)
     rows, cursor = page_of(session, wanted, query, by=[AIProvider.sort_order, AIProvider.id])
-    return Page(items=[_shown(row) for row in rows], next_cursor=cursor)
+    return Page(items=[shown(row) for row in rows], next_cursor=cursor)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
@@ -152,14 +168,15 @@ def create_provider(body: ProviderBody, session: Writing, caller: Current, using
     """Add a provider. Its key is sealed before it is stored."""
     row = AIProvider(id=new_id(), key_version=0, created_by=caller.admin_id)
     session.add(row)
-    return _written(session, row, body, caller.admin_id, using.vault)
+    return written(session, row, body, caller.admin_id, using.vault)
 
 
 @router.get("/{provider_id}")
 @allow_reading
+@tagged
 def get_provider(provider_id: UUID, session: Reading) -> Provider:
     """One provider."""
-    return _shown(_found(session, provider_id))
+    return shown(_found(session, provider_id))
 
 
 @router.put("/{provider_id}")
@@ -168,7 +185,7 @@ def replace_provider(
     provider_id: UUID, body: ProviderBody, session: Writing, caller: Current, using: Using
 ) -> Provider:
     """Replace a provider; what is absent gets its default, but an absent api_key stays."""
-    return _written(session, _found(session, provider_id), body, caller.admin_id, using.vault)
+    return written(session, _found(session, provider_id), body, caller.admin_id, using.vault)
 
 
 @router.patch("/{provider_id}", openapi_extra=fields.patch_of(ProviderBody))
@@ -179,29 +196,43 @@ def change_provider(
     """Change some members of a provider."""
     row = _found(session, provider_id)
     body = fields.merged(fields.stored(ProviderBody, row), changes)
-    return _written(session, row, body, caller.admin_id, using.vault)
+    return written(session, row, body, caller.admin_id, using.vault)
 
 
-@router.delete("/{provider_id}", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/{provider_id}", response_model=Provider, responses=REMOVED)
 @allow_writing
-def delete_provider(provider_id: UUID, session: Writing) -> None:
-    """Remove a provider that has no models."""
+def delete_provider(
+    provider_id: UUID, session: Writing, caller: Current, deactivate: Deactivate = False
+) -> Provider | Response:
+    """Remove a provider that has no models. One that assignments use answers 409 and names them."""
     row = _found(session, provider_id)
+    if deactivate:
+        row.is_active, row.updated_by = False, caller.admin_id
+        session.flush()
+        return shown(row)
+    refuse_if_used(session, f"Provider {row.slug!r}", AIModel.provider_id == row.id)
     models = session.scalars(
         select(AIModel.model_id).where(AIModel.provider_id == row.id).order_by(AIModel.model_id)
     ).all()
     if models:
         raise Conflict(
-            f"Provider {row.slug!r} is in use by its models: {', '.join(models)}. Delete them first, or set "
-            "is_active of the provider to false."
+            f"Provider {row.slug!r} is in use by its models: {', '.join(models)}. Delete them first, or "
+            "deactivate the provider instead (?deactivate=true)."
         )
     session.delete(row)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
 @router.post("/test")
 @allow_writing
 def test_unsaved_provider(body: ProviderBody, using: Using) -> Verdict:
-    """Try a provider's address and key without storing anything."""
+    """Try a provider's address and key without storing anything, by asking for its models."""
+    return tried(using, body)
+
+
+def tried(using: Services, body: ProviderBody) -> Verdict:
+    """What trying the body's address and key comes to. Raises Invalid for settings that hold keys."""
+    _check_headers(body.settings)
     unsaved = values.Provider(
         id=new_id(),
         slug=body.slug,
@@ -228,6 +259,63 @@ def test_provider(provider_id: UUID, using: Using) -> Verdict:
     return probed(using.transport, provider, key)
 
 
+class Rotation(BaseModel):
+    """A new key for a stored provider."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"api_key": "sk-..."}]})
+
+    api_key: Annotated[ApiKey, Field(description="Write-only.")]
+    force: Annotated[
+        bool, Field(description="Store it even where the provider does not take it, or does not answer.")
+    ] = False
+
+
+class Rotated(Provider):
+    """The provider, and what trying the new key came to. `warning`: it was stored in spite of that."""
+
+    test: Verdict
+    warning: str | None
+
+
+@router.post("/{provider_id}/rotate-key")
+@allow_writing
+def rotate_key(provider_id: UUID, body: Rotation, caller: Current, using: Using, request: Request) -> Rotated:
+    """Try a new key, and if the provider takes it, seal it in the place of the old one.
+
+    Calls under way end with the key they began with; jobs that start from now on use the new one. Where the
+    new key does not work the old one stays, and the answer is a 422.
+    """
+    with Session(using.engine) as session:
+        before = provider_of(_found(session, provider_id))
+    # Not under the writers' lock: a slow provider must not keep everybody from writing.
+    verdict = probed(using.transport, before, body.api_key.get_secret_value())
+    if not verdict.ok and not body.force:
+        raise Invalid(
+            f"The new key was tried and does not work: {verdict.message} The old key stays. Send force: true "
+            "to store it all the same.",
+            field="api_key",
+        )
+    with writing(using, request) as session:
+        row = _found(session, provider_id)
+        if replace(provider_of(row), is_active=before.is_active) != before:
+            raise Conflict(f"Provider {row.slug!r} was changed while the key was tried. Try again.")
+        _store_key(row, body.api_key, using.vault)
+        row.updated_by = caller.admin_id
+        session.flush()
+        record(
+            session,
+            Event(
+                "rotate-key",
+                "providers",
+                row.id,
+                before={"key_version": before.key_version},
+                after={"key_version": row.key_version, "worked": verdict.ok},
+            ),
+        )
+        warning = None if verdict.ok else f"Stored although trying it failed: {verdict.message}"
+        return fields.shown(Rotated, row, api_key_last4=row.key_last4, test=verdict, warning=warning)
+
+
 def _found(session: Session, provider_id: UUID) -> AIProvider:
     row = session.get(AIProvider, provider_id)
     if row is None:
@@ -235,16 +323,40 @@ def _found(session: Session, provider_id: UUID) -> AIProvider:
     return row
 
 
-def _written(
+def written(
     session: Session, row: AIProvider, body: ProviderBody, admin_id: UUID | None, vault: Vault
 ) -> Provider:
-    for name in ProviderBody.model_fields.keys() - {"api_key"}:
-        setattr(row, name, getattr(body, name))
-    if "api_key" in body.model_fields_set:
-        _store_key(row, body.api_key, vault)
-    row.updated_by = admin_id
-    session.flush()
-    return _shown(row)
+    """Make the row what the body says. Raises Invalid; Conflict where assignments would break."""
+    if body.settings != row.settings:
+        _check_headers(body.settings)
+    changed = "settings" if body.type == row.type else "type"
+    with breaks_nothing(session, AIModel.provider_id == row.id, field=changed):
+        for name in ProviderBody.model_fields.keys() - {"api_key"}:
+            setattr(row, name, getattr(body, name))
+        if "api_key" in body.model_fields_set:
+            _store_key(row, body.api_key, vault)
+        row.updated_by = admin_id
+    return shown(row)
+
+
+_KEY_HEADER = re.compile(
+    r"(^|[-_])(authorization|cookie|token|password|secret|credentials?|api[-_]?key"
+    r"|(auth|access|subscription|functions|license)[-_]key)([-_]|$)|^(x[-_])?key$",
+    re.IGNORECASE,
+)
+
+
+def _check_headers(settings: Mapping[str, Any]) -> None:
+    """Refuse headers that carry keys: settings are stored, shown and exported in the clear."""
+    headers = settings.get("extra_headers")
+    for name in headers if isinstance(headers, dict) else ():
+        if _KEY_HEADER.search(name):
+            raise Invalid(
+                f"The header {name!r} carries a key, but settings are kept and shown in the clear. Send the "
+                "key as api_key, which is sealed, and the header's name as settings.auth_header (`api-key`, "
+                "say, or `Authorization: Bearer`).",
+                field=pointer(["settings", "extra_headers", name]),
+            )
 
 
 def _store_key(row: AIProvider, key: SecretStr | None, vault: Vault) -> None:
@@ -258,8 +370,9 @@ def _store_key(row: AIProvider, key: SecretStr | None, vault: Vault) -> None:
         clear, table="ai_providers", row=str(row.id), field="api_key", version=row.key_version
     )
     row.sealed_key = sealed.blob
-    row.key_last4 = clear[-4:] if len(clear) > 4 else ""
+    row.key_last4 = last4(clear)
 
 
-def _shown(row: AIProvider) -> Provider:
+def shown(row: AIProvider) -> Provider:
+    """The row as clients see it."""
     return fields.shown(Provider, row, api_key_last4=row.key_last4)

@@ -2,21 +2,30 @@
 
 Refused
 ├── Unauthenticated   nobody we know
+│   ├── WrongCredentials   e-mail address or password
+│   ├── CodeRequired       the password is right, the second factor's code is missing
+│   └── CodeWrong          ... or wrong, or used before
 ├── Forbidden         somebody we know, who may not
+│   └── SecondFactorMissing   ... before they have enrolled one
 ├── NotFound          no such row, or none the caller may see
 ├── Conflict          the row clashes with another, or is in use
+│   └── InUse         assignments need the row
+├── Stale             the row is not what If-Match expects
 ├── Invalid           a field cannot hold this value
 │   └── RowsRefused   rows of a bulk are not valid
 ├── Malformed         the body is no JSON document
 ├── WrongMediaType    the body is not declared as JSON
 ├── TooLarge          the body exceeds its limit
-└── TooSlow           the body stopped coming
+├── TooSlow           the body stopped coming
+└── TooOften          attempts to log in
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +37,12 @@ class FieldError:
 
 
 class Refused(Exception):
-    """Base of the tree. The message is a sentence for people; `field` names what it is about, if anything."""
+    """Base of the tree. The message is a sentence for people; `field` names what it is about, if anything.
+
+    `kind` ends the problem's type where that is not just the status.
+    """
+
+    kind: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -44,8 +58,38 @@ class Unauthenticated(Refused):
         self.presented = presented
 
 
+class WrongCredentials(Unauthenticated):
+    kind = "wrong-credentials"
+
+    def __init__(self) -> None:
+        super().__init__("The e-mail address or the password is wrong.", presented=False)
+
+
+class CodeRequired(Unauthenticated):
+    kind = "otp-required"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Send otp, too: the code that your authenticator shows, or a recovery code.", presented=False
+        )
+
+
+class CodeWrong(Unauthenticated):
+    kind = "otp-wrong"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The code is wrong, or was used before. Wait for the next one, or send a recovery code.",
+            presented=False,
+        )
+
+
 class Forbidden(Refused):
     pass
+
+
+class SecondFactorMissing(Forbidden):
+    kind = "second-factor-missing"
 
 
 class NotFound(Refused):
@@ -54,6 +98,31 @@ class NotFound(Refused):
 
 class Conflict(Refused):
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An assignment that needs what was to be removed."""
+
+    id: UUID
+    feature_name: str
+
+
+class InUse(Conflict):
+    kind = "in-use"
+
+    def __init__(self, message: str, assignments: Sequence[User]) -> None:
+        super().__init__(message)
+        self.assignments = tuple(assignments)
+        self.errors = tuple(
+            FieldError(f"feature-assignments/{user.id}", f"Serves {user.feature_name} with it.")
+            for user in assignments
+        )
+
+
+class Stale(Refused):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, field="If-Match")
 
 
 class Invalid(Refused):
@@ -82,6 +151,16 @@ class TooLarge(Refused):
 
 class TooSlow(Refused):
     pass
+
+
+class TooOften(Refused):
+    """`retry_after` in seconds."""
+
+    kind = "too-many-attempts"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Too many attempts failed. Try again in {retry_after} seconds.")
+        self.retry_after = retry_after
 
 
 def pointer(parts: Sequence[object]) -> str:

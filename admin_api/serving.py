@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -57,11 +58,17 @@ def _check_active(model: AIModel, field: str) -> None:
     ):
         if not is_active:
             raise Invalid(f"{what} is inactive. Activate it first, or assign another.", field=field)
+    if _model(model).is_retired(datetime.now(UTC)):
+        raise Invalid(
+            f"Model {model.model_id!r} was retired after {model.retires_at} (its retires_at). Assign its "
+            "successor.",
+            field=field,
+        )
 
 
 def _check_call(model: AIModel, capability: Capability, parameters: Mapping[str, Any], field: str) -> None:
     """Encode a call as a worker would: what the adapter refuses now it would refuse for every job."""
-    route = Route(_provider(model.provider), _model(model), None)
+    route = Route(provider_of(model.provider), _model(model), None)
     merged = {
         name: value
         for name, value in {**model.default_parameters, **parameters}.items()
@@ -78,7 +85,8 @@ def _check_call(model: AIModel, capability: Capability, parameters: Mapping[str,
         raise Invalid(error.message, field="parameters") from None
 
 
-def _provider(row: AIProvider) -> values.Provider:
+def provider_of(row: AIProvider) -> values.Provider:
+    """The provider as routing knows it, without its key."""
     return values.Provider(
         id=row.id,
         slug=row.slug,
@@ -108,4 +116,6 @@ def _model(row: AIModel) -> values.Model:
         constraints=row.constraints,
         is_active=row.is_active,
         sort_order=row.sort_order,
+        is_default=row.is_default,
+        retires_at=row.retires_at,
     )

@@ -1,16 +1,20 @@
-"""Credentials: admin JWTs and application tokens.
+"""Credentials: admin JWTs, refresh tokens and application tokens.
 
 An admin JWT is HS256 and nothing else; `kid` names the master key its signing key is derived from, so that a
-rotation invalidates no session at once and a retired key signs nothing any more. An application token is 32
-random bytes; the database keeps only their SHA-256, which is enough for a secret nobody can guess.
+rotation invalidates no session at once and a retired key signs nothing any more. The other two are 32 random
+bytes; the database keeps only their SHA-256, which is enough for a secret nobody can guess.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import jwt
@@ -20,12 +24,17 @@ from store.vault import Keyring, VaultError
 
 LONGEST = 4096  # characters; whatever is longer is refused unread
 APP_PREFIX = "orr_"
+REFRESH_PREFIX = "orrr_"
+SESSION_MINUTES = 15
+OPERATOR_MINUTES = 60
+"""How long access tokens last: of a session, and those that an operator mints at the machine."""
 
 _ALGORITHM = "HS256"
 _ISSUER = "orrery"
 _AUDIENCE = "orrery-admin"
 _PURPOSE = "admin-jwt"
-_CLAIMS = ["iss", "aud", "sub", "role", "email", "mfa", "iat", "exp", "jti"]
+_CLAIMS = ["iss", "aud", "sub", "role", "email", "mfa", "iat", "nbf", "exp", "jti"]
+_HEADER = {"alg", "kid", "typ"}
 _LEEWAY_SECONDS = 5  # clocks of two hosts may differ that much
 
 
@@ -35,18 +44,29 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AdminClaims:
-    """What a valid admin JWT says. The role is the one of its making: read the row for today's."""
+    """What a valid admin JWT says. The role is the one of its making: read the row for today's.
+
+    `session_id`: the login it belongs to; None for a token that an operator minted at the machine.
+    """
 
     admin_id: UUID
     mfa: bool
     jti: str
     expires_at: datetime
+    session_id: UUID | None
 
 
-def mint_admin_jwt(keyring: Keyring, admin: Admin, *, mfa: bool, minutes: float = 60) -> str:
+def mint_admin_jwt(
+    keyring: Keyring,
+    admin: Admin,
+    *,
+    mfa: bool,
+    minutes: float = OPERATOR_MINUTES,
+    session_id: UUID | None = None,
+) -> str:
     """A signed token for `admin`, valid for `minutes`. `mfa`: a second factor was given."""
     now = datetime.now(UTC)
-    claims = {
+    claims: dict[str, Any] = {
         "iss": _ISSUER,
         "aud": _AUDIENCE,
         "sub": str(admin.id),
@@ -54,9 +74,12 @@ def mint_admin_jwt(keyring: Keyring, admin: Admin, *, mfa: bool, minutes: float 
         "email": admin.email,
         "mfa": mfa,
         "iat": now,
+        "nbf": now,
         "exp": now + timedelta(minutes=minutes),
         "jti": str(uuid4()),
     }
+    if session_id is not None:
+        claims["sid"] = str(session_id)
     kid = keyring.current
     return jwt.encode(claims, keyring.derive(_PURPOSE, kid), algorithm=_ALGORITHM, headers={"kid": kid})
 
@@ -66,12 +89,9 @@ def verify_admin_jwt(keyring: Keyring, token: str) -> AdminClaims:
     if len(token) > LONGEST:
         raise InvalidToken(f"The token is longer than {LONGEST} characters.")
     try:
-        kid = jwt.get_unverified_header(token).get("kid")
-        if not isinstance(kid, str):
-            raise InvalidToken("The token names no key.")
         claims = jwt.decode(
             token,
-            keyring.derive(_PURPOSE, kid),
+            keyring.derive(_PURPOSE, _kid(token)),
             algorithms=[_ALGORITHM],
             audience=_AUDIENCE,
             issuer=_ISSUER,
@@ -83,19 +103,59 @@ def verify_admin_jwt(keyring: Keyring, token: str) -> AdminClaims:
             mfa=claims["mfa"] is True,
             jti=str(claims["jti"]),
             expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+            session_id=UUID(claims["sid"]) if "sid" in claims else None,
         )
     except jwt.ExpiredSignatureError:
         raise InvalidToken("The token has expired. Log in again.") from None
-    except (jwt.PyJWTError, VaultError, ValueError, TypeError):
+    except (jwt.PyJWTError, VaultError, ValueError, TypeError, AttributeError, OverflowError):
         raise InvalidToken("The token is not valid.") from None
+
+
+def _kid(token: str) -> str:
+    """The key's id. Raises ValueError for a token of another form than ours, before any of it is believed."""
+    head, body, _ = token.split(".")
+    header = _object(head)
+    _object(body)
+    if header.keys() != _HEADER or header["alg"] != _ALGORITHM or header["typ"] != "JWT":
+        raise ValueError("The header is not one of ours.")
+    kid = header["kid"]
+    if not isinstance(kid, str) or not kid:
+        raise ValueError("The token names no key.")
+    return kid
+
+
+def _object(part: str) -> dict[str, Any]:
+    """The JSON object in a part of a token. Raises ValueError."""
+    raw = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    try:
+        found = json.loads(raw, object_pairs_hook=_members)
+    except RecursionError:
+        raise ValueError("It is nested too deeply.") from None
+    if not isinstance(found, dict):
+        raise TypeError("It is no object.")
+    return found
+
+
+def _members(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers differ in which one counts of members that stand twice, so none does."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("A member stands twice.")
+    return members
+
+
+def new_refresh_token() -> tuple[str, bytes]:
+    """A new refresh token: the clear text to show once, and its SHA-256 to keep."""
+    clear = REFRESH_PREFIX + secrets.token_urlsafe(32)
+    return clear, token_hash(clear)
 
 
 def new_app_token() -> tuple[str, bytes, str]:
     """A new application token: the clear text to show once, its SHA-256 to keep, its last four characters."""
     clear = APP_PREFIX + secrets.token_urlsafe(32)
-    return clear, app_token_hash(clear), clear[-4:]
+    return clear, token_hash(clear), clear[-4:]
 
 
-def app_token_hash(clear: str) -> bytes:
+def token_hash(clear: str) -> bytes:
     """What the database knows a token by."""
     return hashlib.sha256(clear.encode()).digest()

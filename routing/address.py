@@ -1,12 +1,12 @@
-"""Where a provider's base URL may lead: checked at the moment of connecting.
+"""Where an address that people set may lead: checked at the moment of connecting.
 
-Administrators set base URLs, and workers sit inside the network, so a base URL is a way to reach what the
-administrator cannot (server-side request forgery). Checking the URL when it is saved is not enough: a name
-may resolve to something else a minute later. So the backend here resolves the host once per connection,
-checks every address, and connects to a checked address itself; TLS and the Host header keep the name.
+Administrators set base URLs and endpoints, and workers sit inside the network, so a URL is a way to reach
+what the administrator cannot (server-side request forgery). Checking it when it is saved is not enough: a
+name may resolve to something else a minute later. So a host is resolved once per connection here, every
+address is checked, and a checked address is what is connected to; TLS and the Host header keep the name.
 
 * Refused always: link-local and the known metadata services, in any embedding.
-* Refused unless the provider's `allow_private_network` is set: everything else that is not public.
+* Refused unless the row's `allow_private_network` is set: everything else that is not public.
 """
 
 from __future__ import annotations
@@ -38,13 +38,23 @@ _METADATA = frozenset(
         "192.0.0.192",  # Oracle Cloud, classic
     )
 )
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # all of IPv6 that is public lies in it
+_SPECIAL = tuple(  # in use for something else; not every Python version knows
+    ipaddress.ip_network(network) for network in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20")
+)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215: for use inside one network
+_TRANSLATED = ipaddress.IPv6Network("::ffff:0:0:0/96")  # RFC 2765
+_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, deprecated
 _RESOLVER_THREADS = 8
 
 
 class ForbiddenAddressError(ConfigurationError):
-    """A base_url leads where this provider may not go."""
+    """An address leads where it may not."""
+
+    def __init__(self, host: str, reason: str, *, field: str = "The address") -> None:
+        super().__init__(f"{field} leads to {host!r}, but {reason}.")
+        self.host, self.reason = host, reason
 
 
 def refusal(address: Address, *, allow_private: bool) -> str | None:
@@ -53,22 +63,30 @@ def refusal(address: Address, *, allow_private: bool) -> str | None:
     if inner is not None and (reason := refusal(inner, allow_private=allow_private)):
         return reason
     if address in _METADATA or address.is_link_local:
-        return f"{address} is a link-local or metadata address, which no provider may use"
-    if allow_private or (address.is_global and not address.is_multicast and inner is None):
+        return f"{address} is a link-local or metadata address, which nothing may use"
+    if allow_private or (_is_public(address) and inner is None):
         return None
     if inner is not None and address in _NAT64:
         return None  # how an IPv6-only network with DNS64 names public IPv4 hosts: `inner` was judged
-    return (
-        f"{address} is not a public address; set allow_private_network if the provider is meant to be there"
-    )
+    return f"{address} is not a public address; set allow_private_network if it is meant to lead there"
+
+
+def _is_public(address: Address) -> bool:
+    if any(address in network for network in _SPECIAL if network.version == address.version):
+        return False
+    is_unicast = isinstance(address, ipaddress.IPv4Address) or address in _GLOBAL_UNICAST
+    return is_unicast and address.is_global and not address.is_multicast
 
 
 def _embedded(address: Address) -> Address | None:
     """The IPv4 address inside an IPv6 one that routers or the kernel would unwrap."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
-    if address in _NAT64 or address in _NAT64_LOCAL:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    low = int(address) & 0xFFFFFFFF
+    if any(address in network for network in (_NAT64, _NAT64_LOCAL, _TRANSLATED)):
+        return ipaddress.IPv4Address(low)
+    if address in _COMPATIBLE and low > 1:  # not :: and ::1
+        return ipaddress.IPv4Address(low)
     teredo = address.teredo[1] if address.teredo else None
     return address.ipv4_mapped or address.sixtofour or teredo
 
@@ -96,6 +114,53 @@ class Resolver:
 def _system_lookup(host: str, port: int) -> list[str]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def checked(
+    host: str, port: int, resolver: Resolver, *, seconds: float, allow_private: bool
+) -> list[Address]:
+    """The addresses of `host`. One forbidden among them refuses all: a public name that also leads inside is
+    a trap.
+
+    Raises:
+        ForbiddenAddressError: one of them may not be connected to.
+        httpcore.ConnectTimeout, httpcore.ConnectError: the host was not resolved.
+    """
+    addresses = _literal(host) or [
+        ipaddress.ip_address(text) for text in resolver.addresses(host, port, max(0.001, seconds))
+    ]
+    for address in addresses:
+        reason = refusal(address, allow_private=allow_private)
+        if reason is not None:
+            raise ForbiddenAddressError(host, reason)
+    return addresses
+
+
+def connect(
+    host: str, port: int, resolver: Resolver, *, seconds: float, allow_private: bool
+) -> socket.socket:
+    """A TCP connection to one of the host's addresses, for protocols other than HTTP.
+
+    The socket keeps what was left of `seconds` when it was opened as its timeout.
+
+    Raises:
+        ForbiddenAddressError: one of the addresses may not be connected to.
+        OSError: the host was not resolved, or none of its addresses answered in time.
+    """
+    until = time.monotonic() + seconds
+    try:
+        addresses = checked(host, port, resolver, seconds=seconds, allow_private=allow_private)
+    except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+        raise OSError(str(error)) from None
+    last = OSError(f"{host!r} resolves to no address")
+    for address in addresses:
+        try:
+            return socket.create_connection(
+                (str(address), port), timeout=max(0.001, until - time.monotonic())
+            )
+        except OSError as error:
+            last = error
+    raise last
 
 
 class Deadline:
@@ -136,7 +201,9 @@ class GuardedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         until = time.monotonic() + max(0.0, self._deadline.left(timeout))
-        addresses = self._checked(host, port, until - time.monotonic())
+        addresses = checked(
+            host, port, self._resolver, seconds=until - time.monotonic(), allow_private=self._allow_private
+        )
         for index, address in enumerate(addresses):
             last = index == len(addresses) - 1
             share = (until - time.monotonic()) / (len(addresses) - index)
@@ -151,18 +218,6 @@ class GuardedBackend(httpcore.NetworkBackend):
                 self._deadline.connects += 1
                 return _TimedStream(stream, self._deadline)
         raise httpcore.ConnectError(f"{host!r} resolves to no address")
-
-    def _checked(self, host: str, port: int, seconds: float) -> list[Address]:
-        """The addresses of `host`. One forbidden among them refuses all: a public name that also leads
-        inside is a trap, not a provider."""
-        addresses = _literal(host) or [
-            ipaddress.ip_address(text) for text in self._resolver.addresses(host, port, max(0.001, seconds))
-        ]
-        for address in addresses:
-            reason = refusal(address, allow_private=self._allow_private)
-            if reason is not None:
-                raise ForbiddenAddressError(f"base_url leads to {host!r}, but {reason}.")
-        return addresses
 
 
 class _TimedStream(httpcore.NetworkStream):

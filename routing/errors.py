@@ -19,6 +19,7 @@
     ├── CircuitOpen                    overloaded      no call was made: the breaker is open
     ├── ConfigurationError             configuration   a row must be mended
     ├── NoAccess                       no_access       the caller may not use this provider
+    ├── LimitSpent                     budget          the caller's own key has used up its month
     ├── UnknownFeature                 input           no feature has this name
     ├── InputRejected                  input           the job's input does not fit its feature
     ├── DeadlinePassed                 deadline        the job ran out of time
@@ -212,6 +213,13 @@ class ConfigurationError(RoutingError):
 
 class NoAccess(RoutingError):
     error_class = "no_access"
+    tries_backup = True
+
+
+class LimitSpent(RoutingError):
+    """A limit that the caller set is used up. Not `quota`, which is a provider's verdict on a call."""
+
+    error_class = "budget"
     tries_backup = True
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from uuid import UUID, uuid5
 
 from routing import pricing, prompts
@@ -27,6 +28,7 @@ from routing.errors import (
     ConfigurationError,
     DeadlinePassed,
     LeaseLost,
+    LimitSpent,
     NoAccess,
     ProviderError,
     RoutingError,
@@ -168,7 +170,10 @@ def _try(run: _Run, route: Route, call: Call) -> Reply | RoutingError:
 
 def circuit(provider: Provider) -> UUID:
     """Which breaker: a provider that was given another address starts with a closed one."""
-    return uuid5(provider.id, provider.base_url)
+    return _circuit(provider.id, provider.base_url)
+
+
+_circuit = lru_cache(maxsize=1024)(uuid5)
 
 
 def _called(run: _Run, call: Call, timeout: float) -> Reply:
@@ -179,25 +184,27 @@ def _called(run: _Run, call: Call, timeout: float) -> Reply:
 def _answer(tools: _Tools, speaker: Codec, call: Call, timeout: float) -> HttpResponse:
     """The provider's answer. The key lives in this frame only, and not in what it returns."""
     provider = call.route.provider
-    key = _unsealed(tools.vault, provider)
+    key = _unsealed(tools.vault, call.route)
     request = speaker.encode(call, key)
     tools.budget.called(provider.id)
     return scrubbed(tools.transport.send(request, timeout=timeout, provider=provider), key)
 
 
-def _unsealed(vault: Vault, provider: Provider) -> str | None:
-    if provider.sealed_key is None:
+def _unsealed(vault: Vault, route: Route) -> str | None:
+    """The key of a route: the caller's own where the resolver chose it, else the provider's."""
+    provider, own = route.provider, route.personal_key
+    if own is not None:
+        what, table, row = f"Your own key for provider {provider.slug!r}", "admin_provider_settings", own.id
+        sealed, version = own.sealed_key, own.key_version
+    else:
+        what, table, row = f"The key of provider {provider.slug!r}", "ai_providers", provider.id
+        sealed, version = provider.sealed_key, provider.key_version
+    if sealed is None:
         return None
     try:
-        return vault.open(
-            provider.sealed_key,
-            table="ai_providers",
-            row=str(provider.id),
-            field="api_key",
-            version=provider.key_version,
-        )
+        return vault.open(sealed, table=table, row=str(row), field="api_key", version=version)
     except VaultError as error:
-        raise ConfigurationError(f"The key of provider {provider.slug!r} cannot be opened. {error}") from None
+        raise ConfigurationError(f"{what} cannot be opened. {error}") from None
 
 
 def _composed(run: _Run, route: Route) -> Call:
@@ -265,8 +272,13 @@ def _no_route(plan: Plan) -> RoutingError:
         f"{over.provider or 'unknown provider'}/{over.model or over.model_id}: {over.reason}"
         for over in passed
     )
-    kind = NoAccess if passed and all(over.error_class == NoAccess.error_class for over in passed) else None
-    return (kind or ConfigurationError)(
+    classes = {over.error_class for over in passed}
+    kind: type[RoutingError] = ConfigurationError
+    if classes == {NoAccess.error_class}:
+        kind = NoAccess
+    elif classes and classes <= {NoAccess.error_class, LimitSpent.error_class}:
+        kind = LimitSpent
+    return kind(
         f"No route can serve feature {plan.feature.name!r}. "
         f"{reasons or 'Its assignment has no targets; add a model.'}"
     )

@@ -6,9 +6,21 @@ from collections.abc import Iterator
 from datetime import datetime
 from uuid import UUID
 
-from routing.errors import ConfigurationError, NoAccess, RoutingError, UnknownFeature
+from routing.access import Access, access
+from routing.errors import ConfigurationError, LimitSpent, NoAccess, RoutingError, UnknownFeature
 from routing.snapshot import Snapshot
-from routing.values import Assignment, Caller, Feature, Model, PassedOver, Plan, Provider, Request, Route
+from routing.values import (
+    Assignment,
+    Caller,
+    Feature,
+    Model,
+    PassedOver,
+    PersonalKey,
+    Plan,
+    Provider,
+    Request,
+    Route,
+)
 
 
 def resolve(snapshot: Snapshot, request: Request, *, now: datetime) -> Plan:
@@ -24,12 +36,15 @@ def resolve(snapshot: Snapshot, request: Request, *, now: datetime) -> Plan:
     assignment = _assignment(snapshot, feature)
     routes: list[Route] = []
     passed_over: list[PassedOver] = []
-    for model_id in _candidates(snapshot, feature, assignment):
+    for model_id in _candidates(snapshot, feature, assignment, now):
         model = snapshot.models[model_id]
         provider = snapshot.providers[model.provider_id]
-        obstacle = _obstacle(feature, request.caller, model, provider)
+        own = snapshot.personal_key(request.caller, provider.id)
+        granted = _granted(request.caller, model, provider, own)
+        obstacle = _obstacle(feature, model, provider, granted, own, now)
         if obstacle is None:
-            routes.append(Route(provider, model, snapshot.price(model_id, now)))
+            key = own if granted is Access.AVAILABLE_PERSONAL else None
+            routes.append(Route(provider, model, snapshot.price(model_id, now), key))
         else:
             passed_over.append(
                 PassedOver(model_id, provider.slug, model.model_id, obstacle.error_class, obstacle.message)
@@ -52,8 +67,10 @@ def _assignment(snapshot: Snapshot, feature: Feature) -> Assignment:
     return assignment
 
 
-def _candidates(snapshot: Snapshot, feature: Feature, assignment: Assignment) -> Iterator[UUID]:
-    """The targets in their order, then, as a last resort, every other usable model."""
+def _candidates(
+    snapshot: Snapshot, feature: Feature, assignment: Assignment, now: datetime
+) -> Iterator[UUID]:
+    """The targets in their order, then, as a last resort, every other usable model, defaults first."""
     yield from assignment.targets
     if assignment.use_any_active_model:
         others = (
@@ -61,22 +78,49 @@ def _candidates(snapshot: Snapshot, feature: Feature, assignment: Assignment) ->
             for model in snapshot.models.values()
             if model.id not in assignment.targets
             and model.is_active
+            and not model.is_retired(now)
             and feature.capability in model.capabilities
             and snapshot.providers[model.provider_id].is_active
         )
-        yield from (model.id for model in sorted(others, key=lambda model: (model.sort_order, model.id)))
+        yield from (model.id for model in sorted(others, key=_preference))
 
 
-def _obstacle(feature: Feature, caller: Caller, model: Model, provider: Provider) -> RoutingError | None:
+def _preference(model: Model) -> tuple[bool, int, UUID]:
+    return not model.is_default, model.sort_order, model.id
+
+
+def _granted(caller: Caller, model: Model, provider: Provider, own: PersonalKey | None) -> Access:
+    return access(
+        caller,
+        is_active=provider.is_active and model.is_active,
+        has_personal_key=own is not None,
+        use_shared_api=own is not None and own.use_shared_api,
+        is_shared=provider.allow_shared_for_normal_admins,
+    )
+
+
+def _obstacle(
+    feature: Feature,
+    model: Model,
+    provider: Provider,
+    granted: Access,
+    own: PersonalKey | None,
+    now: datetime,
+) -> RoutingError | None:
     """Why this model cannot serve this caller now, or None."""
-    if not provider.is_active:
+    if granted is Access.DISABLED and not provider.is_active:
         return ConfigurationError(
             f"Provider {provider.slug!r} is inactive. Set its is_active to true, or assign another model."
         )
-    if not model.is_active:
+    if granted is Access.DISABLED:
         return ConfigurationError(
             f"Model {model.model_id!r} of provider {provider.slug!r} is inactive. Set its is_active to true, "
             "or assign another model."
+        )
+    if model.is_retired(now):
+        return ConfigurationError(
+            f"Model {model.model_id!r} of provider {provider.slug!r} was retired after {model.retires_at} "
+            "(its retires_at). Assign its successor, or correct the date."
         )
     if feature.capability not in model.capabilities:
         return ConfigurationError(
@@ -84,9 +128,16 @@ def _obstacle(feature: Feature, caller: Caller, model: Model, provider: Provider
             f"{feature.capability!s} that feature {feature.name!r} needs. Add it to the model's "
             "capabilities, or assign another model."
         )
-    if caller.role == "admin" and not provider.allow_shared_for_normal_admins:
+    if granted is Access.NO_ACCESS:
         return NoAccess(
-            f"Provider {provider.slug!r} does not share its key with admins. Set its "
-            "allow_shared_for_normal_admins to true, or enqueue as the application."
+            f"Provider {provider.slug!r} does not share its key with admins. Store a key of your own "
+            f"(PUT /personal-keys/{provider.id}), set its allow_shared_for_normal_admins to true, or enqueue "
+            "as the application."
+        )
+    if granted is Access.AVAILABLE_PERSONAL and own is not None and own.is_spent:
+        return LimitSpent(
+            f"Your own key for provider {provider.slug!r} has used {own.tokens_spent:,} of the "
+            f"{own.monthly_limit:,} tokens that its monthly_limit allows. Raise the limit, or wait for the "
+            "next month (UTC)."
         )
     return None

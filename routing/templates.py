@@ -41,7 +41,7 @@ _Json: TypeAlias = Any  # None, bool, int, float, str, list or dict of these
 def render(source: str, variables: Mapping[str, Any]) -> str:
     """Fill the template in.
 
-    Raises ConfigurationError for a syntax error (with its line), a variable that `variables` lacks, and
+    Raises ConfigurationError, with the line, for a syntax error, a variable that `variables` lacks, and
     anything the sandbox refuses.
     """
     template = _compiled(source)
@@ -50,14 +50,26 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
         return _joined(template.generate({**variables, _METER: meter}))
     except UndefinedError as error:
         raise ConfigurationError(
-            f"The prompt template uses something the job's input does not have: {error.message}. Add it to "
+            f"The prompt template uses something the job's input does not have{_where(error)}: "
+            f"{error.message}. Add it to "
             f"the feature's input schema, test it with `is defined`, or remove it from the template."
         ) from None
     except Exception as error:  # whatever an expression can raise is the template's fault, not ours
         raise ConfigurationError(
-            f"The prompt template cannot be rendered: {type(error).__name__}: {str(error)[:500]}. "
-            f"Correct the template."
+            f"The prompt template cannot be rendered{_where(error)}: {type(error).__name__}: "
+            f"{str(error)[:500]}. Correct the template."
         ) from None
+
+
+def _where(error: Exception) -> str:
+    """` (line n)` of the template: Jinja rewrites tracebacks so that they tell it."""
+    line = None
+    place = error.__traceback__
+    while place is not None:
+        if place.tb_frame.f_code.co_filename == "<template>":
+            line = place.tb_lineno
+        place = place.tb_next
+    return "" if line is None else f" (line {line})"
 
 
 def check(source: str) -> None:

@@ -1,8 +1,10 @@
 """The only module that imports httpx: one HTTP exchange, with every way it can end as an error of the tree.
 
-* One client per thread and policy, made on first use, all around shared TLS contexts. (One client shared by
-  256 threads costs ten times the CPU, its pool is scanned under a lock; a context per client costs 26 ms.) A
+* One pool of connections per thread and policy, made on first use, all around shared TLS contexts. (One pool
+  shared by 256 threads costs ten times the CPU, it is scanned under a lock; a context each costs 26 ms.) A
   connection opened for a provider that may use private networks is never handed to one that may not.
+* httpx's transport without its client, whose cookies, redirects, authentication and environment nobody wants
+  here: they took a third of a call's CPU.
 * A total deadline per call: name lookup, connecting, TLS, writing and every chunk read end by it.
 * Redirects are not followed (they would carry the key elsewhere), cookies are not kept, the environment's
   proxies are not used.
@@ -19,13 +21,13 @@ import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import httpcore
 import httpx
 
-from routing.address import Deadline, GuardedBackend, Lookup, Resolver
+from routing.address import Deadline, ForbiddenAddressError, GuardedBackend, Lookup, Resolver
 from routing.errors import (
     ConfigurationError,
     ConnectionFailed,
@@ -42,6 +44,7 @@ _CONNECT = 5.0  # seconds
 _WRITE = 30.0
 _POOL = 5.0
 _LIMITS = httpx.Limits(max_connections=16, max_keepalive_connections=8, keepalive_expiry=30.0)
+_HEADERS = {"accept": "*/*", "accept-encoding": "gzip", "user-agent": "orrery"}
 
 for _name in ("httpx", "httpcore"):  # at DEBUG they log request headers
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -52,8 +55,25 @@ class _StaleConnection(ConnectionFailed):
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """Whom a request goes to.
+
+    Args:
+        name: begins sentences about it, such as `Provider 'acme'`.
+        field: where its address stands, such as `base_url`.
+        allow_private: whether it may be at a loopback or private address.
+        verify_tls: whether its certificate must be valid.
+    """
+
+    name: str
+    field: str
+    allow_private: bool
+    verify_tls: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class _Policy:
-    """What two providers must have in common to share connections."""
+    """What two peers must have in common to share connections."""
 
     allow_private: bool
     verify_tls: bool
@@ -61,9 +81,9 @@ class _Policy:
 
 @dataclass(frozen=True, slots=True)
 class _Channel:
-    """A thread's client for one policy."""
+    """A thread's connections for one policy."""
 
-    client: httpx.Client
+    connections: httpx.HTTPTransport
     deadline: Deadline
 
 
@@ -81,67 +101,77 @@ class Transport:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._tls: dict[bool, ssl.SSLContext] = {}
-        self._clients: list[tuple[threading.Thread, httpx.Client]] = []
+        self._opened: list[tuple[threading.Thread, httpx.HTTPTransport]] = []
 
     def send(self, request: HttpRequest, *, timeout: float, provider: Provider) -> HttpResponse:
+        """A provider's answer; as `exchange`."""
+        name = f"Provider {provider.slug!r}"
+        peer = Peer(name, "base_url", provider.allow_private_network, _verifies(provider))
+        return self.exchange(request, timeout=timeout, peer=peer)
+
+    def exchange(self, request: HttpRequest, *, timeout: float, peer: Peer) -> HttpResponse:
         """The answer to `request`, whatever its status, within `timeout` seconds in all.
 
         Raises:
-            ConfigurationError: base_url is no usable address, is a forbidden one, or redirects.
+            ConfigurationError: the address is none that can be used, is a forbidden one, or redirects.
             TimedOut, PoolTimedOut, ConnectionFailed: no complete answer came.
             ServerError: the answer is too large or cannot be decompressed.
         """
-        channel = self._channel(_Policy(provider.allow_private_network, _verifies(provider)))
+        channel = self._channel(_Policy(peer.allow_private, peer.verify_tls))
         channel.deadline.start(timeout)
-        result = self._attempt(channel, request, timeout, provider)
+        result = self._attempt(channel, request, timeout, peer)
         if isinstance(result, _StaleConnection):
-            result = self._attempt(channel, request, timeout, provider)
+            result = self._attempt(channel, request, timeout, peer)
         if isinstance(result, RoutingError):
             raise result
         return result
 
+    @property
+    def resolver(self) -> Resolver:
+        """What looks up names here, for connections of other protocols."""
+        return self._resolver
+
     def close(self) -> None:
         """Close every thread's connections."""
         with self._lock:
-            clients, self._clients = self._clients, []
-        for _, client in clients:
-            client.close()
+            opened, self._opened = self._opened, []
+        for _, connections in opened:
+            connections.close()
         self._resolver.close()
 
     def _attempt(
-        self, channel: _Channel, request: HttpRequest, timeout: float, provider: Provider
+        self, channel: _Channel, request: HttpRequest, timeout: float, peer: Peer
     ) -> HttpResponse | RoutingError:
         """The answer, or the error as a value: raised from here, it would carry httpx's exception along, and
         with it the request and its key."""
         try:
-            return self._exchange(channel, request, timeout, provider)
+            return self._exchange(channel, request, timeout, peer)
+        except ForbiddenAddressError as error:
+            return ForbiddenAddressError(error.host, error.reason, field=peer.field)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
             untouched = channel.deadline.connects == 0 and channel.deadline.received == 0
             if untouched and isinstance(error, _DISCONNECTS):
-                return _StaleConnection(
-                    f"Provider {provider.slug!r} closed the connection without an answer."
-                )
-            return _translated(error, provider, timeout)
+                return _StaleConnection(f"{peer.name} closed the connection without an answer.")
+            return _translated(error, peer, timeout)
 
-    def _exchange(
-        self, channel: _Channel, request: HttpRequest, timeout: float, provider: Provider
-    ) -> HttpResponse:
+    def _exchange(self, channel: _Channel, request: HttpRequest, timeout: float, peer: Peer) -> HttpResponse:
         left = max(0.001, channel.deadline.left(timeout))
-        prepared = channel.client.build_request(
+        limits = {"connect": min(_CONNECT, left), "read": left, "write": min(_WRITE, left), "pool": _POOL}
+        prepared = httpx.Request(
             request.method,
-            request.url,
-            headers=dict(request.headers),
+            _parsed(request.url),
+            headers={**_HEADERS, **request.headers},
             content=request.body,
-            timeout=httpx.Timeout(left, connect=min(_CONNECT, left), write=min(_WRITE, left), pool=_POOL),
+            extensions={"timeout": limits},
         )
-        response = channel.client.send(prepared, stream=True)
+        response = channel.connections.handle_request(prepared)
         try:
-            if response.is_redirect or 300 <= response.status_code < 400:
-                raise ConfigurationError(_redirected(response, provider))
+            headers = dict(response.headers)
+            if 300 <= response.status_code < 400:
+                raise ConfigurationError(_redirected(response, peer))
             body = b"".join(_body(response, self._max_body))
         finally:
             response.close()
-        headers = {name.lower(): value for name, value in response.headers.items()}
         return HttpResponse(response.status_code, headers, body)
 
     def _channel(self, policy: _Policy) -> _Channel:
@@ -149,26 +179,20 @@ class Transport:
         if channels is None:
             channels = self._local.channels = {}
         if policy not in channels:
-            channels[policy] = self._opened(policy)
+            channels[policy] = self._open(policy)
         return channels[policy]
 
-    def _opened(self, policy: _Policy) -> _Channel:
+    def _open(self, policy: _Policy) -> _Channel:
         deadline = Deadline()
         backend = GuardedBackend(deadline, self._resolver, allow_private=policy.allow_private)
-        client = httpx.Client(
-            transport=_GuardedTransport(self._context(policy.verify_tls), backend),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            headers={"user-agent": "orrery", "accept-encoding": "gzip"},
-            follow_redirects=False,
-            trust_env=False,
-        )
+        connections = _GuardedTransport(self._context(policy.verify_tls), backend)
         with self._lock:
-            gone = [client for thread, client in self._clients if not thread.is_alive()]
-            self._clients = [entry for entry in self._clients if entry[0].is_alive()]
-            self._clients.append((threading.current_thread(), client))
+            gone = [idle for thread, idle in self._opened if not thread.is_alive()]
+            self._opened = [entry for entry in self._opened if entry[0].is_alive()]
+            self._opened.append((threading.current_thread(), connections))
         for idle in gone:
             idle.close()
-        return _Channel(client, deadline)
+        return _Channel(connections, deadline)
 
     def _context(self, verify: bool) -> ssl.SSLContext:
         with self._lock:
@@ -194,6 +218,7 @@ class _GuardedTransport(httpx.HTTPTransport):
         )
 
 
+_parsed = lru_cache(maxsize=1024)(httpx.URL)
 _DISCONNECTS = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
@@ -225,21 +250,21 @@ def _inflated(inflater: zlib._Decompress, chunk: bytes, most: int) -> bytes:
         raise ServerError("The answer's compression is broken.") from None
 
 
-def _redirected(response: httpx.Response, provider: Provider) -> str:
+def _redirected(response: httpx.Response, peer: Peer) -> str:
     try:
         target = urlsplit(response.headers.get("location", ""))
         where = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
     except ValueError:
         where = "nowhere"
     return (
-        f"Provider {provider.slug!r} answered {response.status_code}, a redirect to {where}. Redirects are "
-        f"not followed; set base_url to the final address."
+        f"{peer.name} answered {response.status_code}, a redirect to {where}. Redirects are not followed; "
+        f"set {peer.field} to the final address."
     )
 
 
-def _translated(error: Exception, provider: Provider, timeout: float) -> RoutingError:
+def _translated(error: Exception, peer: Peer, timeout: float) -> RoutingError:
     """httpx's exceptions as ours. Their texts are used only where no header can be in them."""
-    name = f"Provider {provider.slug!r}"
+    name = peer.name
     match error:
         case httpx.PoolTimeout():
             return PoolTimedOut(f"No connection was free within {_POOL:g} s.", sent=False)
@@ -257,7 +282,7 @@ def _translated(error: Exception, provider: Provider, timeout: float) -> Routing
         case httpx.LocalProtocolError() | UnicodeError():
             return ConfigurationError(
                 f"The request to {name[0].lower()}{name[1:]} is no valid HTTP request. "
-                f"Check base_url, extra_headers and the key for stray characters."
+                f"Check {peer.field}, headers and the key for stray characters."
             )
         case _:
-            return ConfigurationError(f"base_url of provider {provider.slug!r} is no usable address.")
+            return ConfigurationError(f"{peer.field} of {name[0].lower()}{name[1:]} is no usable address.")

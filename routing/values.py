@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -76,8 +76,36 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonalKey:
+    """An active row of `admin_provider_settings`: a person's own key for a provider.
+
+    `sealed_key` is None where the reader may not see keys. `tokens_spent` are those of this calendar month
+    (UTC) as far as they were counted, None where nobody counts them; `monthly_limit` None = no limit.
+    """
+
+    id: UUID
+    admin_id: UUID
+    provider_id: UUID
+    sealed_key: Sealed | None
+    key_version: int
+    use_shared_api: bool
+    monthly_limit: int | None
+    tokens_spent: int | None = None
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the month's tokens are used up."""
+        return (
+            self.monthly_limit is not None
+            and self.tokens_spent is not None
+            and self.tokens_spent >= self.monthly_limit
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """One row of `ai_models`. `model_id` is the vendor's name for it."""
+    """One row of `ai_models`. `model_id` is the vendor's name for it; `retires_at` the last day (UTC) on
+    which it is called; `is_default` puts it before others where any model will do."""
 
     id: UUID
     provider_id: UUID
@@ -89,6 +117,12 @@ class Model:
     constraints: Mapping[str, Any]
     is_active: bool
     sort_order: int
+    is_default: bool = False
+    retires_at: date | None = None
+
+    def is_retired(self, now: datetime) -> bool:
+        """Whether its last day is over."""
+        return self.retires_at is not None and self.retires_at < now.astimezone(UTC).date()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +203,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One way to serve a feature."""
+    """One way to serve a feature; `personal_key` None = by the provider's shared key."""
 
     provider: Provider
     model: Model
     price: Price | None
+    personal_key: PersonalKey | None = None
+
+    @property
+    def key_version(self) -> int:
+        """Which key, as records keep it: n = the provider's n-th, -n = the n-th of the caller's own."""
+        return self.provider.key_version if self.personal_key is None else -self.personal_key.key_version
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,7 +45,11 @@ class ApiClient:
         self._connection.close()
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """The JSON answer (None where it is empty). Raises ApiError for a 4xx or 5xx answer."""
+        """The JSON answer (None where it is empty).
+
+        Raises: ApiError for a 4xx or 5xx answer; OSError or http.client.HTTPException where none came. A
+        write may have been carried out then.
+        """
         status, payload = self._exchange(method, path, body)
         answer = json.loads(payload) if payload else None
         if status >= 400:
@@ -83,6 +88,28 @@ class ApiClient:
         raise TimeoutError(f"The API did not become ready within {seconds:g} s.")
 
     def _exchange(self, method: str, path: str, body: object) -> tuple[int, bytes]:
+        """One request and its answer. Servers close connections that idle: such a one is replaced, and a GET
+        that met its end in the middle is sent once more."""
+        if self._was_closed():
+            self._connection.close()  # `request` opens another
+        is_reused = self._connection.sock is not None
+        try:
+            return self._sent(method, path, body)
+        except (ConnectionError, http.client.RemoteDisconnected):
+            if method != "GET" or not is_reused:
+                raise
+        return self._sent(method, path, body)
+
+    def _was_closed(self) -> bool:
+        """Whether the server has hung up: between two requests it has nothing else to say."""
+        sock = self._connection.sock
+        if sock is None:
+            return False
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _sent(self, method: str, path: str, body: object) -> tuple[int, bytes]:
         headers = dict(self._headers)
         encoded = None
         if body is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import uvicorn
 
 from admin_api.app import create_app
@@ -13,8 +15,13 @@ _KEEP_ALIVE_SECONDS = 75  # longer than the usual 60 s of a proxy in front, whic
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way get ten seconds to end."""
+    """Serve until SIGTERM or SIGINT; requests under way get ten seconds to end.
+
+    Beyond the loopback address second factors cannot be postponed, whatever the settings say.
+    """
     end_quietly()
+    if not is_loopback(host):
+        settings = settings.model_copy(update={"second_factor_postponable": False})
     uvicorn.run(
         create_app(settings),
         host=host,
@@ -25,6 +32,15 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # the application trusts those of ORRERY_TRUSTED_PROXIES
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on `host`."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -17,8 +14,12 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from standalone.config_commands import config_app
+from standalone.errors import CommandError
+from standalone.key_commands import import_env, keys_app
 from standalone.logs import configure
 from standalone.machine import attached, installation, settings_for
+from standalone.terminal import Home, fail, steps
 from store.settings import Settings, SettingsError
 from store.vault import VaultError
 
@@ -35,13 +36,10 @@ admin_app = typer.Typer(help="People.", no_args_is_help=True)
 token_app = typer.Typer(help="Tokens of applications and of operators.", no_args_is_help=True)
 app.add_typer(admin_app, name="admin")
 app.add_typer(token_app, name="token")
+app.add_typer(keys_app, name="keys")
+app.add_typer(config_app, name="config")
+app.command("import-env")(import_env)
 
-Home = Annotated[
-    Path | None,
-    typer.Option(
-        "--home", help="Folder of engines, keyring, artifacts; else ORRERY_HOME.", show_default=False
-    ),
-]
 Parent = Annotated[int | None, typer.Option("--parent", hidden=True, help="End when this process ends.")]
 
 _LANES = "interactive,standard,batch"
@@ -56,12 +54,12 @@ def main() -> None:
         sys.exit(130)
     try:
         app()
-    except (SettingsError, VaultError, EngineError, PeopleError) as error:
-        _fail(str(error))
+    except (CommandError, SettingsError, VaultError, EngineError, PeopleError) as error:
+        fail(str(error))
     except ValidationError as error:
-        _fail("; ".join(f"ORRERY_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()))
+        fail("; ".join(f"ORRERY_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()))
     except Exception as error:
-        _fail(_explained(error))
+        fail(_explained(error))
 
 
 @app.command()
@@ -77,7 +75,7 @@ def demo(
         settings = settings.model_copy(update={"home": settings.home.with_name(f"{settings.home.name}-demo")})
     configure("ERROR")
     _end_on_sigterm()
-    with _steps("Orrery demo") as on_step:
+    with steps("Orrery demo") as on_step:
         held = run_demo(settings, on_step=on_step, serve=serve)
     raise typer.Exit(0 if held else 1)
 
@@ -104,7 +102,7 @@ def up(
         print(f"First super admin: {FIRST_ADMIN}   password: {password}   (shown this once)", flush=True)
 
     with (
-        _steps("Starting Orrery") as on_step,
+        steps("Starting Orrery") as on_step,
         bring_up(settings, layout, on_step=on_step, on_first_password=tell) as running,
     ):
         on_step("")
@@ -134,7 +132,7 @@ def worker(
     wanted = [lane for lane in lanes.split(",") if lane]
     unknown = set(wanted) - set(_LANES.split(","))
     if unknown or not wanted:
-        _fail(f"--lanes must name some of {_LANES}, not {lanes!r}.")
+        fail(f"--lanes must name some of {_LANES}, not {lanes!r}.")
     settings = _part(parent)
     if "interactive" in wanted and len(wanted) > 1:
         from standalone.supervisor import supervise
@@ -159,7 +157,7 @@ def migrate_command(home: Home = None) -> None:
     settings = settings_for(home)
     configure(settings.log_level)
     _end_on_sigterm()
-    with _steps("Migrating") as on_step, installation(settings, on_step=on_step) as reached:
+    with steps("Migrating") as on_step, installation(settings, on_step=on_step) as reached:
         typer.echo(f"The database is at revision {migrate(reached)}.")
 
 
@@ -247,7 +245,7 @@ def job(job_id: UUID, home: Home = None) -> None:
     finally:
         client.close()
     if found is None:
-        _fail(f"There is no job {job_id}.")
+        fail(f"There is no job {job_id}.")
     print(json.dumps(_described(found), indent=2, ensure_ascii=False))
 
 
@@ -268,6 +266,15 @@ def admin_create(
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     people.create_admin(settings, email=email, role=role, password=password)
     typer.echo(f"{email.lower()} is {role} now.")
+
+
+@admin_app.command("reset-mfa")
+def admin_reset_mfa(email: Annotated[str, typer.Option()], home: Home = None) -> None:
+    """Remove a person's second factor, say of a lost phone; ends their sessions."""
+    from standalone import people
+
+    people.reset_second_factor(attached(settings_for(home)), email=email)
+    typer.echo(f"{email.lower()} has no second factor now, and must log in again.")
 
 
 @token_app.command("create")
@@ -340,25 +347,6 @@ def _end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-@contextmanager
-def _steps(title: str) -> Iterator[Callable[[str], None]]:
-    """Shows what is being done: one moving line on a terminal, plain lines elsewhere; "" ends the line."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda step: print(f"{title}: {step}", file=sys.stderr, flush=True) if step else None
-        return
-    with console.status(f"{title} …") as line:
-
-        def on_step(step: str) -> None:
-            if step:
-                line.start()
-                line.update(f"{title}: {step} …")
-            else:
-                line.stop()
-
-        yield on_step
-
-
 def _greet(running: Running) -> None:
     print(f"Orrery is up at {running.api_url}   (API description: {running.api_url}/docs)")
     if running.sandbox_url:
@@ -371,7 +359,7 @@ def _input(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key:
-            _fail(f"--input {pair!r} must be KEY=VALUE.")
+            fail(f"--input {pair!r} must be KEY=VALUE.")
         try:
             values[key] = json.loads(value)
         except ValueError:
@@ -402,12 +390,6 @@ def _explained(error: Exception) -> str:
     if isinstance(error, (RoutingError, ApiError, ArtifactError, MigrationError, TimeoutError, ValueError)):
         return str(error)
     raise error
-
-
-def _fail(message: str) -> None:
-    logging.getLogger(__name__).debug("failed", exc_info=True)
-    print(f"orrery: {message}", file=sys.stderr)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

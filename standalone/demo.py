@@ -123,7 +123,7 @@ def _run(running: Running, api: ApiClient, on_step: Step) -> Findings:
 def _swap_mid_run(running: Running, api: ApiClient, models: dict[str, str], findings: Findings) -> None:
     """Enqueue 12 texts, swap the model once a few have started, and see which version each job ran with."""
     ids = {_enqueue_text(api, sign, date.today()): sign for sign in SIGNS}
-    with psycopg.connect(conninfo(running.settings.database(), Role.API), autocommit=True) as db:
+    with psycopg.connect(conninfo(running.settings.database(), Role.CLIENT), autocommit=True) as db:
         _wait(lambda: _started(db, list(ids)) >= len(SIGNS) // 3)
         _assign(api, models[_AFTER], models[_BACKUP])
         row = db.execute("SELECT now(), (SELECT version FROM config_state)").fetchone()

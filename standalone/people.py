@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,19 +9,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+import psycopg
+from psycopg.rows import dict_row
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from admin_api import logins
+from admin_api.credentials import checked_email, checked_password, hash_password, tidied_email
 from admin_api.security import Scope
-from admin_api.tokens import mint_admin_jwt, new_app_token
+from admin_api.token_names import checked_name
+from admin_api.token_routes import DEFAULT_SCOPES, made
+from admin_api.tokens import OPERATOR_MINUTES, mint_admin_jwt
+from store import audit
+from store.audit import Event
+from store.database import conninfo
 from store.orm import engine
 from store.settings import Settings
 from store.tables import Admin, AppToken
 from store.vault import Keyring
 
-logger = logging.getLogger(__name__)
+_ACTOR = "cli"
 
 
 class PeopleError(Exception):
@@ -41,21 +48,18 @@ class TokenLine:
     state: str
 
 
-def hash_password(password: str) -> str:
-    """An Argon2id PHC string; 19 MiB, 2 passes, 1 lane, as OWASP recommends for interactive logins."""
-    kdf = Argon2id(salt=secrets.token_bytes(16), length=32, iterations=2, lanes=1, memory_cost=19 * 1024)
-    return kdf.derive_phc_encoded(password.encode())
-
-
 def create_admin(settings: Settings, *, email: str, role: str, password: str) -> UUID:
     """Add a person. Raises PeopleError for an address that is taken or malformed, or a short password."""
-    address = email.strip().lower()
-    if "@" not in address.strip("@") or any(c.isspace() for c in address):
-        raise PeopleError(f"--email {email!r} is not an e-mail address.")
+    try:
+        address = checked_email(email)
+    except ValueError:
+        raise PeopleError(f"--email {email!r} is not an e-mail address.") from None
     if role not in ("super_admin", "admin"):
         raise PeopleError(f"--role must be super_admin or admin, not {role!r}.")
-    if len(password) < 12:
-        raise PeopleError("The password must have at least 12 characters.")
+    try:
+        checked_password(password)
+    except ValueError as error:
+        raise PeopleError(str(error)) from None
     admin = Admin(email=address, role=role, password_hash=hash_password(password))
     try:
         with _owner(settings) as session:
@@ -90,29 +94,46 @@ def oldest_super_admin(settings: Settings) -> str:
 
 
 def admin_jwt(settings: Settings, *, email: str, mfa: bool) -> str:
-    """An admin's access token for scripts, valid for 60 minutes. Raises PeopleError for an unknown admin."""
+    """An admin's access token for scripts, valid for 60 minutes, without a session.
+
+    Raises PeopleError for an unknown admin.
+    """
     with _owner(settings) as session:
         admin = _active_admin(session, email)
-        logger.info("An admin token was minted for %s at this machine.", admin.email)
-        return mint_admin_jwt(Keyring.load(settings), admin, mfa=mfa)
+        minted = mint_admin_jwt(Keyring.load(settings), admin, mfa=mfa, minutes=OPERATOR_MINUTES)
+        after = {"mfa": mfa, "minutes": OPERATOR_MINUTES}
+        audit.record(session, Event("token_minted", "admins", admin.id, actor=_ACTOR, after=after))
+        return minted
+
+
+def reset_second_factor(settings: Settings, *, email: str) -> None:
+    """Remove an admin's second factor, say of a phone that is lost, and end their sessions.
+
+    Raises PeopleError for an unknown admin.
+    """
+    with psycopg.connect(conninfo(settings.database()), row_factory=dict_row) as db:
+        row = db.execute("SELECT id FROM admins WHERE email = %s", [tidied_email(email)]).fetchone()
+        if row is None:
+            raise PeopleError(f"There is no admin {email!r}; `orrery admin create` adds one.")
+        logins.reset_second_factor(db, row["id"], actor=_ACTOR)
 
 
 def create_token(settings: Settings, *, name: str, owner: str | None, scopes: Sequence[str]) -> str:
-    """Add an application token; the clear token is returned once and never kept."""
-    clear, digest, last4 = new_app_token()
+    """Add an application token; the clear token is returned once and never kept.
+
+    Raises PeopleError for a name that is none, an unknown scope, or an owner who is no active admin.
+    """
+    try:
+        name = checked_name(name)
+    except ValueError as error:
+        raise PeopleError(f"--name: {error}") from None
     unknown = set(scopes) - set(Scope)
     if unknown:
         raise PeopleError(f"--scope must be one of {', '.join(Scope)}, not {', '.join(sorted(unknown))}.")
+    wanted = [Scope(scope) for scope in scopes] or list(DEFAULT_SCOPES)
     with _owner(settings) as session:
-        session.add(
-            AppToken(
-                name=name,
-                owner_admin_id=_active_admin(session, owner).id if owner else None,
-                scopes=list(scopes or (Scope.ENQUEUE, Scope.READ)),
-                token_hash=digest,
-                token_last4=last4,
-            )
-        )
+        clear, row = made(name, _active_admin(session, owner).id if owner else None, wanted)
+        session.add(row)
     return clear
 
 
@@ -147,7 +168,7 @@ def _state(token: AppToken, now: datetime) -> str:
 
 
 def _active_admin(session: Session, email: str) -> Admin:
-    admin = session.scalar(select(Admin).where(Admin.email == email.strip().lower()))
+    admin = session.scalar(select(Admin).where(Admin.email == tidied_email(email)))
     if admin is None or not admin.is_active:
         raise PeopleError(f"There is no active admin {email!r}; `orrery admin create` adds one.")
     return admin
@@ -159,6 +180,7 @@ def _owner(settings: Settings) -> Iterator[Session]:
     owner = engine(settings.database())
     try:
         with Session(owner, expire_on_commit=False) as session, session.begin():
+            audit.acting(session, _ACTOR)
             yield session
     finally:
         owner.dispose()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
+import psycopg
 
+from store.database import conninfo
 from store.migrations import upgrade
-from store.orm import engine
+from store.sealed import is_sealed_anywhere
 from store.settings import Settings
 from store.vault import Keyring, VaultError
 
@@ -13,13 +14,13 @@ from store.vault import Keyring, VaultError
 def migrate(settings: Settings) -> str:
     """Bring the database to the newest revision and see to it that there is a keyring; returns the revision.
 
-    Raises VaultError where the keyring is missing although the database holds keys sealed with it.
+    Raises VaultError where the keyring is missing although the database holds secrets sealed with it.
     """
     revision = upgrade(settings.database())
     if settings.master_keys is None and not settings.keyring_file.exists():
-        if _holds_sealed_keys(settings.database()):
+        if _holds_secrets(settings.database()):
             raise VaultError(
-                f"The database holds sealed keys, but the keyring {settings.keyring_file} is missing. Put "
+                f"The database holds sealed secrets, but the keyring {settings.keyring_file} is missing. Put "
                 "the keyring that sealed them there; a new one could not open them."
             )
         Keyring.create(settings.keyring_file)
@@ -27,13 +28,6 @@ def migrate(settings: Settings) -> str:
     return revision
 
 
-def _holds_sealed_keys(database_url: str) -> bool:
-    owner = engine(database_url)
-    try:
-        with owner.connect() as connection:
-            found = connection.execute(
-                text("SELECT EXISTS (SELECT FROM ai_providers WHERE sealed_key IS NOT NULL)")
-            )
-            return bool(found.scalar_one())
-    finally:
-        owner.dispose()
+def _holds_secrets(database_url: str) -> bool:
+    with psycopg.connect(conninfo(database_url)) as db:
+        return is_sealed_anywhere(db)

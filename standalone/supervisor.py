@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,14 +92,15 @@ def supervise(
     commands: Sequence[Sequence[str]], *, environment: Mapping[str, str], grace_seconds: float
 ) -> None:
     """Keep the commands running until SIGTERM or SIGINT, then stop them."""
-    ending = threading.Event()
+    signals: list[int] = []  # no Event: set by a handler, it can lock up against this thread's wait
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
+        signal.signal(number, lambda number, _: signals.append(number))
     supervisor = Supervisor(environment)
     try:
         for command in commands:
             supervisor.add(*command)
-        while not ending.wait(TEND_SECONDS):
+        while not signals:
+            time.sleep(TEND_SECONDS)
             supervisor.tend()
     finally:
         supervisor.stop(grace_seconds=grace_seconds + STOP_MARGIN_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from standalone import people, sandbox_rows
 from standalone.api_client import ApiClient
+from standalone.api_server import is_loopback
 from standalone.machine import Step, installation
 from standalone.schema import migrate
 from standalone.supervisor import STOP_MARGIN_SECONDS, TEND_SECONDS, Supervisor
@@ -67,6 +68,7 @@ def up(
         password = people.ensure_first_admin(reached, email=FIRST_ADMIN)
         if password is not None:
             on_first_password(password)
+        reached = reached.model_copy(update={"second_factor_postponable": is_loopback(layout.host)})
         supervisor = Supervisor(reached.environment())
         try:
             on_step("starting the API and the workers")
@@ -85,11 +87,12 @@ def up(
 
 def serve_until_signalled(running: Running, on_ready: Callable[[], None]) -> None:
     """Keep the children running until SIGTERM or SIGINT."""
-    ending = threading.Event()
+    signals: list[int] = []  # no Event: set by a handler, it can lock up against this thread's wait
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
+        signal.signal(number, lambda number, _: signals.append(number))
     on_ready()
-    while not ending.wait(TEND_SECONDS):
+    while not signals:
+        time.sleep(TEND_SECONDS)
         running.supervisor.tend()
 
 

@@ -4,9 +4,11 @@ load an ORM they never use."""
 from __future__ import annotations
 
 import psycopg
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 
-from store.database import Role, conninfo
+from store.database import Identity, Role, conninfo
+
+_LOCAL = "orrery_local"
 
 
 def engine(
@@ -14,7 +16,7 @@ def engine(
 ) -> Engine:
     """An SQLAlchemy engine whose connections are pinged before use."""
     target = conninfo(database_url, role, application=application)
-    return create_engine(
+    made = create_engine(
         "postgresql+psycopg://",
         creator=lambda: psycopg.connect(target),
         pool_size=size,
@@ -23,3 +25,16 @@ def engine(
         pool_pre_ping=True,
         hide_parameters=True,  # an error must not print what was to be stored
     )
+    event.listen(made, "begin", _become)
+    return made
+
+
+def acting(engine: Engine, identity: Identity) -> Engine:
+    """The same engine, whose transactions are the caller's. Costs no connection."""
+    return engine.execution_options(**{_LOCAL: identity.local().as_string()})
+
+
+def _become(connection: Connection) -> None:
+    local = connection.get_execution_options().get(_LOCAL)
+    if local is not None:
+        connection.exec_driver_sql(local)

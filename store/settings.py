@@ -5,6 +5,7 @@ Every setting is `ORRERY_<NAME>`. Provider keys are never read from here: they l
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Literal
@@ -40,6 +41,15 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    trusted_proxies: str = Field(
+        default="",
+        description="Addresses and networks, with commas, whose X-Forwarded-For and X-Forwarded-Proto count.",
+    )
+    second_factor_postponable: bool = Field(
+        default=False,
+        description="Set by `orrery up` on a loopback address: super admins may do without, for now.",
+    )
+
     lease_seconds: float = Field(default=30, gt=0, description="How long a silent worker keeps its jobs.")
     feeder_seconds: float = Field(default=1, gt=0, description="Pause between two turns of the feeder.")
     doorbell_window: int = Field(default=2000, gt=0, description="Doorbells kept in Redis per lane.")
@@ -55,6 +65,16 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for each in filter(None, map(str.strip, value.split(","))):
+            try:
+                ipaddress.ip_network(each)
+            except ValueError as error:
+                raise ValueError(f"{error}. Give addresses and networks, with commas between.") from None
+        return value
+
     @field_validator("home", mode="after")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -69,6 +89,11 @@ class Settings(BaseSettings):
     def artifacts_url(self) -> str:
         """Folder path or `s3://` URL of the artifact store."""
         return self.artifacts or str(self.home / "artifacts")
+
+    @property
+    def proxies(self) -> list[str]:
+        """The trusted proxies' addresses and networks."""
+        return [each.strip() for each in self.trusted_proxies.split(",") if each.strip()]
 
     @property
     def heartbeat_seconds(self) -> float:

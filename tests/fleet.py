@@ -19,6 +19,7 @@ class Fleet:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.url = ""  # of the API, once there is one
         self._processes: list[subprocess.Popen[bytes]] = []
         self._clients: list[ApiClient] = []
         self._logs = settings.home / "logs"
@@ -29,7 +30,8 @@ class Fleet:
         """Start the API; a client that may do everything."""
         port = free_port()
         self._start("api", "--port", str(port))
-        client = ApiClient(f"http://127.0.0.1:{port}", self.token())
+        self.url = f"http://127.0.0.1:{port}"
+        client = ApiClient(self.url, self.token())
         self._clients.append(client)
         client.wait_until_ready()
         return client

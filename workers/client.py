@@ -14,8 +14,8 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -28,25 +28,30 @@ from routing.admission import admit, check_storable
 from routing.errors import RoutingError
 from routing.snapshot import Snapshot, Snapshots
 from routing.values import Caller, Feature, Request
-from store.database import UNAVAILABLE, Pool, Role, conninfo, open_pool
+from store.database import (
+    UNAVAILABLE,
+    ActingPool,
+    Connections,
+    Identity,
+    Pool,
+    Role,
+    conninfo,
+    open_pool,
+)
 from store.ids import new_id
 from store.settings import Settings
 from workers import jobs, records
 from workers.backpressure import Backpressure, QueueFull
-from workers.bulk import Bulk, Ids, Retried
+from workers.bulk import Bulk, Ids
 from workers.doorbells import Doorbells
-from workers.jobs import IdempotencyKey, NewJob, find_key, insert, take_unrung, unring
+from workers.jobs import IdempotencyKey, NewJob, find_key, insert
 from workers.records import Job, JobFilter
 from workers.requests import Accepted, JobRequest, KeyReused, Sender, checked_key
+from workers.window import Window
 
-_ROOM_SECONDS = 0.1  # how long a count of waiting doorbells is believed
 _POLL_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-_AGAIN_SECONDS = 60.0  # a doorbell this old was lost: the feeder's own patience while others wait
 _BULKS = 4  # at once; each has a connection of its own
 _BULK_WAIT_SECONDS = 1.0
-_BATCH = 1000  # jobs cancelled in one transaction
-_PAGE = 100  # finished jobs read at once; an input may have megabytes
-_MOST_REFUSED = 100
 
 
 class Client:
@@ -58,21 +63,32 @@ class Client:
     """
 
     def __init__(self, settings: Settings, *, pool: Pool | None = None) -> None:
-        self._pool = pool or open_pool(settings.database(), Role.API, size=10, check=True)
-        self._owns_pool = pool is None
-        self._conninfo = conninfo(settings.database(), Role.API, application="orrery bulk")
+        own = pool or open_pool(settings.database(), Role.CLIENT, size=10, check=True)
+        self._pool: Connections = own
+        self._owned = own if pool is None else None
+        self._database_url = settings.database()
+        self._role: Role | Identity = Role.CLIENT
         self._bulks = threading.BoundedSemaphore(_BULKS)
-        self._backpressure = Backpressure(self._pool)
-        self._snapshots = Snapshots(self._pool, with_keys=False)
+        self._backpressure = Backpressure(own)
+        self._snapshots = Snapshots(own, with_keys=False)
         self._doorbells = Doorbells(settings.redis())
-        self._window = settings.doorbell_window
-        self._room: dict[str, _Room] = {}
+        self._window = Window(own, self._doorbells, settings.doorbell_window)
 
     def close(self) -> None:
         """Close the connections."""
         self._doorbells.close()
-        if self._owns_pool:
-            self._pool.close()
+        if self._owned is not None:
+            self._owned.close()
+
+    def acting(self, identity: Identity) -> Client:
+        """This client with the rights of a caller of the API: it adds, sees and cancels what they may.
+
+        It shares with this one what that knows of the configuration, lanes and counts, and is closed with it.
+        """
+        acting = copy(self)
+        acting._pool = ActingPool(self._pool, identity)
+        acting._role = identity
+        return acting
 
     def enqueue(
         self,
@@ -137,15 +153,15 @@ class Client:
         while True:
             job = _new_job(job_id, request, sender, feature)
             is_due = request.run_at is None or request.run_at <= datetime.now(UTC)
-            rings = is_due and self._has_room(job.lane)
+            rings = is_due and self._window.has_room(job.lane)
             if self._insert(job, snapshot, rings, once):
                 break
             self._backpressure.give_back(feature)
             if once is not None and (found := self._kept(once)) is not None:
                 return found
             snapshot, feature = self._admit(request, sender, at_least=snapshot.version + 1)
-        if rings and not self._doorbells.ring(job.lane, [(job.id, job.capability)]):
-            self._unring([job_id])
+        if rings:
+            self._window.ring(job.lane, job.id, job.capability)
         return Accepted(job_id)
 
     def enqueue_many(
@@ -176,7 +192,8 @@ class Client:
         if not self._bulks.acquire(timeout=_BULK_WAIT_SECONDS):
             raise UNAVAILABLE("Too many bulks are under way.")
         try:
-            with psycopg.connect(self._conninfo, autocommit=True, row_factory=dict_row) as db:
+            target = conninfo(self._database_url, self._role, application="orrery bulk")
+            with psycopg.connect(target, autocommit=True, row_factory=dict_row) as db:
                 yield Bulk(db, sender, self._backpressure, self._newest)
         finally:
             self._bulks.release()
@@ -186,7 +203,7 @@ class Client:
         ids = bulk.commit(once)
         if not ids.replayed:
             for lane in bulk.lanes:
-                self._ring_due(lane)
+                self._window.fill(lane)
         return ids
 
     def is_known(self, sender: Sender, key: str) -> bool:
@@ -202,18 +219,17 @@ class Client:
 
     def cancel(self, job_id: UUID) -> bool:
         """End the job as cancelled, queued or running alike; False where it had ended, or never was."""
-        return self._cancel([job_id]) == 1
+        return self.cancel_many([job_id]) == 1
 
-    def cancel_all(self, filters: JobFilter) -> int:
-        """End all jobs that match, 1,000 at a time; returns how many there were."""
-        cancelled, before = 0, None
-        while True:
-            with self._pool.connection() as db:
-                ids = records.unfinished(db, filters, limit=_BATCH, before=before)
-            if not ids:
-                return cancelled
-            cancelled += self._cancel(ids)
-            before = ids[-1]
+    def cancel_many(self, ids: Sequence[UUID]) -> int:
+        """End these jobs as cancelled; returns how many had not ended.
+
+        A job that went back to the queue in this moment has a new row, which the first try cannot see.
+        """
+        with self._pool.connection() as db:
+            ended = jobs.cancel(db, ids)
+            missed = [id_ for id_ in ids if id_ not in ended]
+            return len(ended) + (len(jobs.cancel(db, missed)) if missed else 0)
 
     def retry(
         self,
@@ -230,29 +246,26 @@ class Client:
             raise ValueError(f"Job {job.id} is {job.state}: only a finished job can be retried.")
         return self.put(repeated(job), sender, idempotency_key=idempotency_key)
 
-    def retry_all(self, filters: JobFilter, sender: Sender) -> Retried:
-        """Retry all finished jobs that match; without a state in the filter, those that did not succeed.
-
-        What the configuration would not take now is left out and told. The others are stored together.
-        """
-        refused: list[tuple[UUID, str]] = []
-        with self.bulk(sender) as bulk:
-            for job in self._ended(filters):
-                try:
-                    bulk.add(repeated(job))
-                except RoutingError as error:
-                    if len(refused) < _MOST_REFUSED:
-                        refused.append((job.id, error.message))
-            return Retried(self.committed(bulk), tuple(refused))
-
     def job(self, job_id: UUID, *, token_id: UUID | None = None) -> Job | None:
         """The job with result and attempts, or None; with `token_id`, only if that token enqueued it."""
         with self._pool.connection() as db:
             return records.find(db, job_id, token_id=token_id)
 
-    def jobs(self, filters: JobFilter, *, limit: int = 50, before: UUID | None = None) -> list[Job]:
-        """Up to `limit` jobs without result and attempts, newest first, made before the job `before`."""
-        with self._pool.connection() as db:
+    def jobs(
+        self,
+        filters: JobFilter,
+        *,
+        limit: int = 50,
+        before: UUID | None = None,
+        timeout: float | None = None,
+    ) -> list[Job]:
+        """Up to `limit` jobs without result and attempts, newest first, made before the job `before`.
+
+        Raises psycopg.errors.QueryCanceled where the search takes longer than `timeout` seconds.
+        """
+        with self._pool.connection() as db, db.transaction():
+            milliseconds = 0 if timeout is None else max(1, round(timeout * 1000))
+            db.execute("SELECT set_config('statement_timeout', %s, true)", [str(milliseconds)])
             return records.page(db, filters, limit=limit, before=before)
 
     def is_finished(self, job_id: UUID) -> bool:
@@ -320,61 +333,11 @@ class Client:
             raise KeyReused(once.key)
         return Accepted(found[1], replayed=True)
 
-    def _cancel(self, ids: Sequence[UUID]) -> int:
-        """A job that went back to the queue in this moment has a new row, which the first try cannot see."""
-        with self._pool.connection() as db:
-            ended = jobs.cancel(db, ids)
-            missed = [id_ for id_ in ids if id_ not in ended]
-            return len(ended) + (len(jobs.cancel(db, missed)) if missed else 0)
-
-    def _ended(self, filters: JobFilter) -> Iterator[Job]:
-        for state in ("failed", "cancelled") if filters.state is None else (filters.state,):
-            before = None
-            while found := self._page(replace(filters, state=state), before):
-                yield from (job for job in found if job.is_finished)
-                before = found[-1].id
-
-    def _page(self, filters: JobFilter, before: UUID | None) -> list[Job]:
-        with self._pool.connection() as db:
-            return records.page(db, filters, limit=_PAGE, before=before, with_input=True)
-
     def _config_version(self) -> int:
         with self._pool.connection() as db:
             row = db.execute("SELECT version FROM config_state").fetchone()
         assert row is not None, "config_state always has its one row"  # noqa: S101
         return int(row["version"])
-
-    def _has_room(self, lane: str) -> bool:
-        """Whether the lane's window of doorbells has room; else the feeder rings in its time."""
-        room = self._room.get(lane)
-        now = time.monotonic()
-        if room is None or now > room.until:
-            waiting = self._doorbells.waiting(lane)
-            room = _Room(now + _ROOM_SECONDS, 0 if waiting is None else self._window - waiting)
-            self._room[lane] = room
-        room.left -= 1
-        return room.left >= 0
-
-    def _ring_due(self, lane: str) -> None:
-        """Fill the lane's window as the feeder would at its next turn. Best effort, as `_unring`."""
-        waiting = self._doorbells.waiting(lane)
-        if waiting is None or waiting >= self._window:
-            return
-        with suppress(UNAVAILABLE), self._pool.connection() as db:
-            due = take_unrung(db, lane, room=self._window - waiting, again_seconds=_AGAIN_SECONDS)
-            if not self._doorbells.ring(lane, due):
-                unring(db, [job_id for job_id, _ in due])
-
-    def _unring(self, ids: Sequence[UUID]) -> None:
-        """Best effort: the job is stored, and a doorbell that never rang is found missing anyway."""
-        with suppress(UNAVAILABLE), self._pool.connection() as db:
-            unring(db, ids)
-
-
-@dataclass(slots=True)
-class _Room:
-    until: float
-    left: int
 
 
 def _new_job(job_id: UUID, request: JobRequest, sender: Sender, feature: Feature) -> NewJob:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 LANES = ("interactive", "standard", "batch")
 
+_CONNECTIONS = 16
 _TIMEOUT_SECONDS = 0.5
 _PAUSE_SECONDS = 1.0
 
@@ -36,12 +37,15 @@ class Doorbells:
     """Rings for jobs. Thread-safe; never raises for Redis."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis = redis.Redis.from_url(
+        connections = redis.BlockingConnectionPool.from_url(  # a plain one refuses the 101st thread
             redis_url,
+            max_connections=_CONNECTIONS,
+            timeout=_TIMEOUT_SECONDS,
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
+        self._redis = redis.Redis.from_pool(connections)
         self._broker = RedisBroker(client=self._redis, middleware=[])
         self._silent_until = 0.0
 

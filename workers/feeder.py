@@ -16,7 +16,7 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 
 from store.database import UNAVAILABLE, Pool
-from workers import jobs
+from workers import alerts, jobs
 from workers.doorbells import LANES, Doorbells
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ class Feeder:
         window: doorbells kept per lane.
         lease_seconds: how long a worker may be silent.
         pause_seconds: between two turns.
-        on_suspects: called, from the feeder's thread, while jobs wait to run alone, or soon may.
+        on_suspects: called, from the feeder's thread, while jobs wait to run alone, or soon may, with the
+            number of those that do.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Feeder:
         window: int,
         lease_seconds: float,
         pause_seconds: float,
-        on_suspects: Callable[[], None] = lambda: None,
+        on_suspects: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._pool = pool
         self._doorbells = doorbells
@@ -102,8 +103,12 @@ class Feeder:
             logger.warning("%d jobs of silent workers went back to the queue, to run alone.", len(back))
         for job_id in poison:
             logger.error("Job %s took down its process each time it ran alone: failed as poison.", job_id)
-        if jobs.any_suspect(db) or jobs.any_late(db, lease_seconds=self._lease_seconds):
-            self._on_suspects()  # or there will be soon: a process takes a second to start
+        alerts.raise_all(db, map(alerts.poisonous, poison))
+        waiting, running = jobs.count_suspects(db)
+        if waiting:
+            self._on_suspects(running)
+        elif jobs.any_late(db, lease_seconds=self._lease_seconds):
+            self._on_suspects(0)  # there may be some soon, and a process takes a second to start
         now = time.monotonic()
         self._next_rescue = now + min((now - began) / _RESCUE_SHARE, self._lease_seconds / 2)
 

@@ -14,11 +14,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from psycopg import Connection
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, tuple_row
 from psycopg.types.json import Jsonb
 
 from workers import statements
-from workers.storable import storable
+from workers.storable import dumps
 from workers.usage import AttemptRow
 
 Database = Connection[DictRow]
@@ -115,11 +115,9 @@ class Completion:
     attempts: Sequence[AttemptRow]
 
     def as_json(self) -> dict[str, Any]:
-        """JSON that `jsonb_to_recordset` reads back into the columns' types."""
+        """What `jsonb_to_recordset` reads back into the columns' types."""
         values = {name: getattr(self.ending, name) for name in Ending.__slots__}
-        values["cost_usd"] = None if self.ending.cost_usd is None else str(self.ending.cost_usd)
-        values["assignment_id"] = str(self.ending.assignment_id) if self.ending.assignment_id else None
-        values["id"], values["token"] = str(self.job.id), str(self.job.lease_token)
+        values["id"], values["token"] = self.job.id, self.job.lease_token
         values["new_calls"] = _called(self.attempts)
         return values
 
@@ -175,14 +173,24 @@ def claim(db: Database, job_id: UUID, *, lease_seconds: float, worker: str) -> C
 
 
 def claim_suspect(db: Database, *, lease_seconds: float, worker: str) -> Claimed | None:
-    """Take the lease of a job that was running when its process died. The caller runs nothing beside it."""
-    values = {"token": uuid4(), "lease": lease_seconds, "worker": worker}
-    return _claimed(db.execute(statements.CLAIM_SUSPECT, values).fetchone())
+    """Take the lease of a job that was running when its process died. The caller runs nothing beside it.
+
+    Processes beside the caller's may run other suspects, but what has crashed once alone runs only while no
+    suspect runs beside it on its machine. `worker` begins with the machine's name, up to its last colon.
+    """
+    machine = worker.rpartition(":")[0]
+    values = {"token": uuid4(), "lease": lease_seconds, "worker": worker, "machine": machine}
+    with db.pipeline(), db.transaction():
+        db.execute(statements.ONE_CLAIM_A_MACHINE, values)
+        claimed = db.execute(statements.CLAIM_SUSPECT, values)
+    return _claimed(claimed.fetchone())
 
 
-def any_suspect(db: Database) -> bool:
-    """Whether a job waits to run alone."""
-    return db.execute(statements.ANY_SUSPECT).fetchone() is not None
+def count_suspects(db: Database) -> tuple[int, int]:
+    """How many jobs wait to run alone, and how many do."""
+    row = db.execute(statements.COUNT_SUSPECTS).fetchone()
+    assert row is not None, "an aggregate always has its row"  # noqa: S101
+    return row["waiting"], row["running"]
 
 
 def any_late(db: Database, *, lease_seconds: float) -> bool:
@@ -210,7 +218,7 @@ def complete(db: Database, completions: Sequence[Completion]) -> set[UUID]:
     Returns the ids that were ended; the leases of the others are no longer ours, and nothing was written.
     """
     values = {
-        "endings": Jsonb(storable([completion.as_json() for completion in completions])),
+        "endings": _rows(completions),
         "attempts": _rows([row for completion in completions for row in completion.attempts]),
     }
     return {row["id"] for row in db.execute(statements.COMPLETE, values)}
@@ -282,8 +290,8 @@ def take_unrung(db: Database, lane: str, *, room: int, again_seconds: float) -> 
 
     A doorbell older than `again_seconds` counts as lost.
     """
-    rows = db.execute(statements.TAKE_UNRUNG, {"lane": lane, "room": room, "again": again_seconds}).fetchall()
-    return [(row["id"], row["capability"]) for row in rows]
+    values = {"lane": lane, "room": room, "again": again_seconds}
+    return db.cursor(row_factory=tuple_row).execute(statements.TAKE_UNRUNG, values).fetchall()
 
 
 def come_due(db: Database) -> None:
@@ -321,5 +329,5 @@ def _called(attempts: Sequence[AttemptRow]) -> int:
     return sum(attempt.called for attempt in attempts)
 
 
-def _rows(attempts: Sequence[AttemptRow]) -> Jsonb:
-    return Jsonb(storable([attempt.as_json() for attempt in attempts]))
+def _rows(rows: Sequence[AttemptRow] | Sequence[Completion]) -> Jsonb:
+    return Jsonb([row.as_json() for row in rows], dumps=dumps)

@@ -52,6 +52,10 @@ class Leases:
         """False once a beat found that somebody else has the job, or it was given back."""
         return self._held.get(job.id) == job.lease_token
 
+    def count(self) -> int:
+        """Jobs in flight."""
+        return len(self._held)
+
     def release(self) -> int:
         """Stop beating and give back what still runs, uncounted; returns how many jobs that were."""
         self._stopped.set()

@@ -39,6 +39,7 @@ from workers.leases import Leases
 
 logger = logging.getLogger(__name__)
 
+_KEEP_PATIENCE_SECONDS = 60.0  # how long an answer waits for an artifact store that refuses it
 _RECORD_PATIENCE_SECONDS = 600.0  # how long a finished run waits for a database that went away
 
 
@@ -147,19 +148,26 @@ def call(execution: Execution, tools: Tools) -> Execution:
 
 
 def keep(execution: Execution, tools: Tools) -> Execution:
-    """Put audio into the artifact store."""
+    """Put audio into the artifact store. It was paid for: a store that refuses it is asked again."""
     outcome, job = execution.outcome, execution.job
     if outcome is None or outcome.reply is None or outcome.reply.audio is None:
         return execution
     media_type = outcome.reply.media_type or "application/octet-stream"
-    try:
-        key = tools.artifacts.write(job.id, job.run, outcome.reply.audio, media_type)
-    except ArtifactError as error:
-        failed = replace(
-            outcome, reply=None, error_class="configuration", error_message=str(error), retryable=True
-        )
-        return replace(execution, outcome=failed)
-    return replace(execution, artifact_key=key)
+    left = _seconds_left(execution)
+    patience = _KEEP_PATIENCE_SECONDS if left is None else min(_KEEP_PATIENCE_SECONDS, left)
+    give_up, pause = time.monotonic() + patience, 0.25
+    while True:
+        try:
+            key = tools.artifacts.write(job.id, job.run, outcome.reply.audio, media_type)
+            return replace(execution, artifact_key=key)
+        except ArtifactError as error:
+            if time.monotonic() + pause > give_up or tools.stopping.wait(pause):
+                failed = replace(
+                    outcome, reply=None, error_class="configuration", error_message=str(error), retryable=True
+                )
+                return replace(execution, outcome=failed)
+            logger.warning("Job %s waits to keep its audio: %s", job.id, error)
+            pause = min(pause * 2, 5.0)
 
 
 def record(execution: Execution, tools: Tools) -> None:
@@ -290,7 +298,7 @@ def _ending(execution: Execution) -> jobs.Ending:
         config_version=plan.config_version if plan else execution.job.current_version,
         assignment_id=plan.assignment.id if plan else None,
         prompt_version=prompt.version if prompt else None,
-        key_version=route.provider.key_version if route else None,
+        key_version=route.key_version if route else None,
         input_tokens=spent.input_tokens if spent else None,
         output_tokens=spent.output_tokens if spent else None,
         cached_tokens=spent.cached_tokens if spent else None,

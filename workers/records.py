@@ -75,13 +75,19 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Narrows a list of jobs; None = any. `q` is looked for in id, user, input and error message."""
+    """Narrows a list of jobs; None = any. `q` is looked for in id, user, input and error message.
+
+    `since` (inclusive) and `until` are when jobs were made, by the time in their ids: aware, to the
+    millisecond.
+    """
 
     feature: str | None = None
     state: str | None = None
     user_id: str | None = None
     q: str | None = None
     token_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 def find(db: Connection[DictRow], job_id: UUID, *, token_id: UUID | None = None) -> Job | None:
@@ -125,8 +131,27 @@ def _values(filters: JobFilter, limit: int, before: UUID | None) -> dict[str, An
         "token_id": filters.token_id,
         "like": None if filters.q is None else f"%{_escaped(filters.q)}%",
         "limit": limit,
-        "before": before,
+        **_times(filters, before),
     }
+
+
+def _times(filters: JobFilter, before: UUID | None) -> dict[str, Any]:
+    """Bounds of the ids, and of the history's partitions: what was made since then has ended since then.
+
+    Ids are made by clients, whose clocks may be ahead: a day is taken off.
+    """
+    since = _EPOCH if filters.since is None else filters.since
+    until = _LAST_ID if filters.until is None else _first_id(filters.until)
+    return {
+        "first": _first_id(since),
+        "before": min(before or _LAST_ID, until),
+        "ended_since": max(since - timedelta(days=1), _EPOCH),
+    }
+
+
+def _first_id(at: datetime) -> UUID:
+    """No UUIDv7 made at this time or later is less than this one, and none made earlier is not."""
+    return UUID(int=max(0, (at - _EPOCH) // timedelta(milliseconds=1)) << 80)
 
 
 def _made_at(job_id: UUID) -> datetime:
@@ -135,10 +160,12 @@ def _made_at(job_id: UUID) -> datetime:
     Ids are made by clients, whose clocks may be ahead: a day is taken off. Other ids tell no time.
     """
     if job_id.version != 7 or job_id.int >> 80 > _LATEST_MS:
-        return datetime(1970, 1, 1, tzinfo=UTC)
+        return _EPOCH
     return datetime.fromtimestamp((job_id.int >> 80) / 1000, UTC) - timedelta(days=1)
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_ID = UUID(int=2**128 - 1)
 _LATEST_MS = 253_370_764_800_000  # the year 9999, where datetime ends
 
 
@@ -176,7 +203,7 @@ SELECT {", ".join(field.name for field in fields(AttemptRecord))} FROM ai_usage_
 WHERE job_id = %(id)s AND finished_at >= %(since)s ORDER BY run, n"""
 
 _WANTED = """
-    (%(before)s::uuid IS NULL OR id < %(before)s)
+    id >= %(first)s AND id < %(before)s
     AND (%(feature)s::text IS NULL OR feature = %(feature)s)
     AND (%(state)s::text IS NULL OR state = %(state)s)
     AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s)
@@ -188,7 +215,8 @@ ORDER BY id DESC LIMIT %(limit)s"""
 _PAGE_WITH_INPUT = f"""
 (SELECT {_LIVE} FROM jobs WHERE {_WANTED.format(error="NULL::text")})
 UNION ALL
-(SELECT {_ENDED} FROM job_history WHERE {_WANTED.format(error="error_message")})
+(SELECT {_ENDED} FROM job_history
+ WHERE finished_at >= %(ended_since)s AND {_WANTED.format(error="error_message")})
 ORDER BY id DESC LIMIT %(limit)s"""
 
 # Inputs may be megabytes each: a page of 50 took half a gigabyte to show none of them.

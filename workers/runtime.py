@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 
-from routing.breaker import Breakers
+from routing.breaker import Breakers, OnChange
 from routing.retry_budget import RetryBudget
 from routing.snapshot import Snapshots
 from routing.transport import Transport
@@ -30,9 +30,12 @@ class Runtime:
     Args:
         purpose: shown by PostgreSQL as the connections' application.
         threads: jobs that run at the same time.
+        on_breaker_change: told (circuit, old state, new state).
     """
 
-    def __init__(self, settings: Settings, *, purpose: str, threads: int) -> None:
+    def __init__(
+        self, settings: Settings, *, purpose: str, threads: int, on_breaker_change: OnChange | None = None
+    ) -> None:
         self.pool = open_pool(
             settings.database(),
             Role.WORKER,
@@ -52,9 +55,9 @@ class Runtime:
             pool=self.pool,
             snapshots=Snapshots(self.pool, with_keys=True),
             leases=self.leases,
-            completer=Completer(self.pool),
+            completer=Completer(self.pool, self.leases.count),
             transport=self._transport,
-            breakers=Breakers(cooldown=settings.breaker_cooldown_seconds),
+            breakers=Breakers(cooldown=settings.breaker_cooldown_seconds, on_change=on_breaker_change),
             budget=RetryBudget(),
             vault=Vault(Keyring.load(settings)),
             artifacts=Artifacts(settings.artifacts_url),

@@ -61,16 +61,27 @@ WITH rung AS (
 )
 {_CLAIMED}"""
 
+# Held until the claim is committed, so that the next one of this machine sees it.
+ONE_CLAIM_A_MACHINE = "SELECT pg_advisory_xact_lock(hashtext('orrery suspects'), hashtext(%(machine)s))"
+
+# One death may take a whole container with it, or a machine. So what has crashed alone once has its last
+# trial with no suspect beside it.
 CLAIM_SUSPECT = f"""
 WITH chosen AS (
     SELECT id FROM jobs
     WHERE suspect AND state = 'queued' AND NOT scheduled AND {_OPEN_LANE}
-    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+      AND NOT EXISTS (
+        SELECT FROM jobs beside
+        WHERE beside.suspect AND beside.state = 'running' AND (beside.crashes > 0 OR jobs.crashes > 0)
+          AND starts_with(beside.worker, %(machine)s || ':'))
+    ORDER BY crashes, id LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 {_CLAIMED}"""
 
-ANY_SUSPECT = f"""
-SELECT FROM jobs WHERE suspect AND state = 'queued' AND NOT scheduled AND {_OPEN_LANE} LIMIT 1"""
+COUNT_SUSPECTS = f"""
+SELECT count(*) FILTER (WHERE state = 'queued' AND NOT scheduled AND {_OPEN_LANE}) AS waiting,
+    count(*) FILTER (WHERE state = 'running') AS running
+FROM jobs WHERE suspect"""
 
 ANY_LATE = """
 SELECT FROM jobs

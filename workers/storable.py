@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 DEEPEST = 64
 """Levels of nesting that are kept."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_SUSPICIOUS = re.compile(r"\\u0000|[\ud800-\udfff]")  # in JSON; an innocent backslash only costs a look
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -26,3 +28,23 @@ def storable(value: Any, depth: int = DEEPEST) -> Any:
     if isinstance(value, (list, tuple)):
         return [storable(member, depth - 1) for member in value] if depth else None
     return value
+
+
+def dumps(rows: Iterable[Mapping[str, Any]]) -> str:
+    """`rows` as a JSON array that PostgreSQL takes. UUIDs, decimals and times become texts.
+
+    Walking through every value took 5 % of a worker's time, so only a row whose JSON looks unstorable is.
+    """
+    return f"[{','.join(map(_dumped, rows))}]"
+
+
+def _dumped(row: Mapping[str, Any]) -> str:
+    try:
+        text = _json(row)
+    except RecursionError:
+        return _json(storable(row))
+    deep = text.count("{") + text.count("[") > DEEPEST
+    return _json(storable(row)) if deep or _SUSPICIOUS.search(text) else text
+
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode

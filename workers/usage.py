@@ -58,7 +58,7 @@ class AttemptRow:
     worker: str
 
     def as_json(self) -> dict[str, Any]:
-        """JSON that `jsonb_populate_recordset` reads back into the columns' types."""
+        """What `jsonb_populate_recordset` reads back into the columns' types."""
         return _members(self)
 
 
@@ -114,7 +114,7 @@ def rows(
             config_version=plan.config_version,
             assignment_id=plan.assignment.id,
             prompt_version=prompt.version if prompt else None,
-            key_version=attempt.route.provider.key_version,
+            key_version=attempt.route.key_version,
             worker=worker,
         )
         for attempt in attempts
@@ -145,12 +145,6 @@ def _price(price: Price | None) -> dict[str, Any] | None:
 
 
 def _members(row: AttemptRow | Price) -> dict[str, Any]:
-    """What is set, as JSON values. `dataclasses.asdict` copies deeply, which took 12 % of a worker's time."""
+    """What is set. `dataclasses.asdict` copies deeply, which took 12 % of a worker's time."""
     values = ((name, getattr(row, name)) for name in row.__slots__)
-    return {name: _plain(value) for name, value in values if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (UUID, Decimal)):
-        return str(value)
-    return value.isoformat() if isinstance(value, datetime) else value
+    return {name: value for name, value in values if value is not None}

@@ -45,9 +45,15 @@ def scrubbed(response: HttpResponse, key: str | None) -> HttpResponse:
     """The same answer without the key, should the provider have echoed it."""
     if key is None or len(key) < _SHORTEST_KEY:
         return response
-    body = response.body
-    headers = dict(response.headers)
-    for form in {key, json.dumps(key)[1:-1]}:
+    forms = [form for form in {key, json.dumps(key)[1:-1]} if _holds(response, form)]
+    if not forms:
+        return response
+    body, headers = response.body, dict(response.headers)
+    for form in forms:
         body = body.replace(form.encode(), b"[key]")
         headers = {name: value.replace(form, "[key]") for name, value in headers.items()}
     return replace(response, headers=headers, body=body)
+
+
+def _holds(response: HttpResponse, form: str) -> bool:
+    return form.encode() in response.body or any(form in value for value in response.headers.values())

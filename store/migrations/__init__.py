@@ -14,6 +14,13 @@ from store.orm import engine
 OLDEST_POSTGRESQL = 15
 _LOCK = "SELECT pg_advisory_lock(hashtext('orrery.migrate'))"
 _UNLOCK = "SELECT pg_advisory_unlock(hashtext('orrery.migrate'))"
+_STRAY = """
+SELECT relname FROM pg_class
+WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND NOT relispartition
+  AND relname = ANY (
+      SELECT parent || '_' || to_char((now() AT TIME ZONE 'UTC')::date + day, 'YYYYMMDD')
+      FROM unnest(ARRAY['job_history', 'ai_usage_analytics']) AS parent, generate_series(-1, 13) AS day)
+ORDER BY relname"""
 
 
 class MigrationError(Exception):
@@ -24,7 +31,8 @@ def upgrade(database_url: str) -> str:
     """Migrate to the newest revision and make sure partitions exist; returns the revision.
 
     Raises:
-        MigrationError: the server is older than PostgreSQL 15.
+        MigrationError: the server is older than PostgreSQL 15, or a table that is no partition stands where a
+            partition belongs.
         sqlalchemy.exc.OperationalError: the server cannot be reached.
     """
     owner = engine(database_url)
@@ -36,7 +44,9 @@ def upgrade(database_url: str) -> str:
             try:
                 command.upgrade(_config(connection), "head")
                 connection.execute(text("SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - 1, 15)"))
+                connection.execute(text("SELECT usage_rebase()"))  # the database may come from elsewhere
                 connection.commit()
+                _refuse_stray_partitions(connection)
             finally:
                 connection.rollback()
                 connection.execute(text(_UNLOCK))
@@ -61,4 +71,15 @@ def _refuse_old_server(connection: Connection) -> None:
         raise MigrationError(
             f"PostgreSQL {version} is too old: Orrery needs {OLDEST_POSTGRESQL} or newer. "
             "Upgrade the server, or point ORRERY_DATABASE_URL at another one."
+        )
+
+
+def _refuse_stray_partitions(connection: Connection) -> None:
+    """`ensure_partitions` goes on without them; here somebody reads what to do."""
+    stray = connection.execute(text(_STRAY)).scalars().all()
+    if stray:
+        raise MigrationError(
+            f"These tables stand where partitions belong and cannot be attached: {', '.join(stray)}. No job "
+            "can end on their days. Move their rows aside, drop them, and migrate again; the server's log "
+            "says what is wrong with each."
         )

@@ -4,22 +4,53 @@ The job tables (`jobs`, `job_history`, `ai_usage_analytics`) are not mapped: eve
 is SQL in `workers/jobs.py`, and their definition is the migrations'.
 """
 
+from store.tables.audit import AuditEntry
 from store.tables.base import Base
-from store.tables.features import AssignmentTarget, Feature, FeatureAIAssignment, PromptTemplate
+from store.tables.features import (
+    AssignmentTarget,
+    AssignmentVersion,
+    Feature,
+    FeatureAIAssignment,
+    PromptTemplate,
+)
+from store.tables.integrations import IntegrationHealth, SystemIntegration
 from store.tables.lanes import Lane
-from store.tables.people import Admin, AppToken
+from store.tables.people import (
+    Admin,
+    AdminNetwork,
+    AdminRecoveryCode,
+    AdminRefreshToken,
+    AdminSecondFactor,
+    AdminSession,
+    AppToken,
+    AppTokenUse,
+    LoginThrottle,
+)
+from store.tables.personal_keys import AdminProviderSetting
 from store.tables.providers import AIModel, AIProvider, ModelPrice
 
 __all__ = [
     "AIModel",
     "AIProvider",
     "Admin",
+    "AdminNetwork",
+    "AdminProviderSetting",
+    "AdminRecoveryCode",
+    "AdminRefreshToken",
+    "AdminSecondFactor",
+    "AdminSession",
     "AppToken",
+    "AppTokenUse",
     "AssignmentTarget",
+    "AssignmentVersion",
+    "AuditEntry",
     "Base",
     "Feature",
     "FeatureAIAssignment",
+    "IntegrationHealth",
     "Lane",
+    "LoginThrottle",
     "ModelPrice",
     "PromptTemplate",
+    "SystemIntegration",
 ]

@@ -104,3 +104,21 @@ class AssignmentTarget(Base):
 
     assignment: Mapped[FeatureAIAssignment] = relationship(back_populates="targets", lazy="raise")
     model: Mapped[AIModel] = relationship(lazy="raise")
+
+
+class AssignmentVersion(Base):
+    """A state that an assignment was saved in. Written by the database's trigger alone, never changed.
+
+    `state` is what the assignment does, with its prompt and targets; `names` its models by id.
+    """
+
+    __tablename__ = "assignment_versions"
+
+    assignment_id: Mapped[UUID] = mapped_column(
+        ForeignKey("feature_ai_assignments.id", ondelete="CASCADE"), primary_key=True
+    )
+    version: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[dict[str, Any]]
+    names: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[UUID | None]

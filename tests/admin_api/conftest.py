@@ -109,11 +109,12 @@ class People:
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[httpx.Client]:
-    """The API on a port of its own, and a client of it."""
+def served(settings: Settings, **options: Any) -> Iterator[httpx.Client]:
+    """The API, made with these options, on a port of its own, and a client of it."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    config = uvicorn.Config(create_app(settings), log_level="warning", ws="none")
+    app = create_app(settings, **options)
+    config = uvicorn.Config(app, log_level="warning", ws="none", proxy_headers=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -128,14 +129,14 @@ def served(settings: Settings) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Settings], httpx.Client]]:
+def serve() -> Iterator[Callable[..., httpx.Client]]:
     """Starts servers that end with the test."""
     with ExitStack() as stack:
-        yield lambda settings: stack.enter_context(served(settings))
+        yield lambda settings, **options: stack.enter_context(served(settings, **options))
 
 
 @pytest.fixture
-def http(settings: Settings, serve: Callable[[Settings], httpx.Client]) -> httpx.Client:
+def http(settings: Settings, serve: Callable[..., httpx.Client]) -> httpx.Client:
     return serve(settings)
 
 

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from tests.admin_api.conftest import Api, People
-from tests.admin_api.nouns import KEY, model_body, provider_body
+from tests.admin_api.nouns import KEY, assigned, model_body, provider_body
+from tests.admin_api.test_jobs import JOB
 
 
 def test_what_was_answered_is_committed(api: Api, people: People) -> None:
@@ -74,6 +75,27 @@ def test_an_incident_tells_no_more_than_its_number(
     ready = http.get("/readyz")
     assert ready.status_code == 503
     assert "orrery migrate" in ready.json()["detail"]
+
+
+def test_a_restart_of_postgresql_costs_no_request(api: Api, people: People) -> None:
+    """Connections that it ended are found out before a request is given one."""
+    assigned(api)
+    calls = [
+        lambda: api.post("/jobs", JOB),
+        lambda: api.get("/jobs"),
+        lambda: api.get("/providers"),
+        lambda: api.get("/queues"),
+        lambda: api.patch("/features/tarot_reading", {"description": "Other"}),
+    ] * 4
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for _ in range(2):
+            answers = list(pool.map(lambda call: call(), calls))  # many connections are open now
+            assert {answer.status_code for answer in answers} == {200, 202}
+            ended = people.run(
+                "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            assert ended[0][0] >= 2
 
 
 def test_probes(http: httpx.Client) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 
+import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
-from admin_api.bodies import MAX_DEPTH, parse
+from admin_api.bodies import MAX_DEPTH, BodyLimit, parse
 from admin_api.refusals import Invalid, Malformed
-from tests.admin_api.conftest import Api, Json
+from store.settings import Settings
+from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.nouns import assigned, provider_body
 
 
@@ -40,6 +44,8 @@ def test_malformed(raw: bytes) -> None:
         (b'{"a": "\\ud800"}', "a"),
         (b'{"a/b": {"~": "\\udfff"}}', "a~1b/~0"),
         (b'{"a": 1e400}', "a"),
+        (b'{"a": 1, "b": 2, "a": 1}', "a"),
+        (b'{"a": [{"b": {"c": 1}, "b": 2}]}', "a/0/b"),
         (b'{"a": ' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}", "a" + "/0" * (MAX_DEPTH - 1)),
     ],
 )
@@ -93,6 +99,48 @@ def test_a_body_has_a_limit(api: Api) -> None:
         assert refused.status_code == 413
         assert refused.headers["content-type"] == "application/problem+json"
     assert api.get("/providers").json()["items"] == []
+
+
+@pytest.mark.parametrize("path", ["/providers", "/jobs", "/jobs/bulk"])
+def test_a_body_that_stops_coming_is_given_up(
+    settings: Settings, people: People, serve: Callable[..., httpx.Client], path: str
+) -> None:
+    token = people.admin().token
+    http = serve(settings, pause_seconds=0.2)
+    slow = HTTPConnection(http.base_url.host, http.base_url.port, timeout=20)
+    slow.putrequest("POST", f"/api/v1{path}")
+    slow.putheader("Authorization", f"Bearer {token}")
+    slow.putheader("Content-Length", "100")
+    slow.endheaders(b"[{")
+    answer = slow.getresponse()
+    problem = json.loads(answer.read())
+    slow.close()
+    assert answer.status == problem["status"] == 408
+    assert "0.2 s" in problem["detail"]
+    assert people.run("SELECT count(*) FROM jobs") == [(0,)]
+
+
+def test_after_the_body_the_caller_may_wait_as_long_as_it_likes() -> None:
+    """As under an answer that is streamed, which ends when the caller leaves."""
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend([(await receive())["type"], (await receive())["type"]])
+
+    async def receive() -> Message:
+        if not seen_body:
+            seen_body.append(True)
+            return {"type": "http.request", "body": b"{}"}
+        await asyncio.sleep(0.2)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    seen_body: list[bool] = []
+    limited = BodyLimit(app, limit=10, larger={}, pause_seconds=0.01)
+    asyncio.run(limited({"type": "http", "path": "/", "headers": []}, receive, send))
+    assert seen == ["http.request", "http.disconnect"]
 
 
 def test_a_job_may_be_larger(api: Api) -> None:

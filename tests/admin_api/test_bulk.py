@@ -93,6 +93,9 @@ def test_errors_name_their_rows_and_nothing_is_stored(api: Api, people: People) 
     assert len(many.json()["errors"]) == 100
     nul = api.post("/jobs/bulk", [job(), job(user_id="\0")]).json()["errors"]
     assert [error["field"] for error in nul] == ["rows/1/user_id"]
+    twice = lines([job()]) + lines([job()]).replace(b"{", b'{"feature": "cv_draft", ', 1)
+    errors = api.post("/jobs/bulk", content=twice, headers=NDJSON).json()["errors"]
+    assert [error["field"] for error in errors] == ["rows/1/feature"]
     assert count(people) == 0
 
 

@@ -77,9 +77,16 @@ def test_lists_can_be_narrowed(api: Api) -> None:
     assert listed(is_active="false") == set()
 
 
-def test_a_feature_takes_its_assignment_along(api: Api, people: People) -> None:
+def test_a_feature_that_is_assigned_stays_or_is_deactivated(api: Api, people: People) -> None:
     api.made("/features", feature_body())
     assignment = assigned(api, "greeting", prompt_template={"user": "Hello"})
+    refused = api.delete("/features/greeting")
+    assert refused.status_code == 409
+    assert refused.json()["assignments"] == [{"id": assignment["id"], "feature_name": "greeting"}]
+    kept = api.delete("/features/greeting?deactivate=true")
+    assert (kept.status_code, kept.json()["is_active"]) == (200, False)
+    assert api.get("/features/greeting").json() == kept.json()
+    api.delete(f"/feature-assignments/{assignment['id']}")
     assert api.delete("/features/greeting").status_code == 204
     assert api.get(f"/feature-assignments/{assignment['id']}").status_code == 404
     assert people.run("SELECT FROM prompt_templates") == []

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
@@ -17,6 +18,7 @@ from pydantic import SecretStr
 from store.settings import Settings
 from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.nouns import assigned, provider_body
+from tests.workers.conftest import until
 from workers.artifacts import Artifacts
 
 JOB: Json = {"feature": "tarot_reading", "input": {"cards": ["The Fool"]}}
@@ -183,6 +185,64 @@ def test_jobs_can_be_found(api: Api, people: People) -> None:
         assert refused.json()["errors"][0]["field"] == name
 
 
+def test_jobs_are_found_by_the_time_they_were_made(api: Api) -> None:
+    assigned(api)
+    jobs = []
+    for _ in range(3):
+        jobs.append(api.made("/jobs", JOB))
+        until(
+            lambda: datetime.now(UTC) - datetime.fromisoformat(jobs[-1]["created_at"]) > timedelta(0, 0, 2000)
+        )
+    first, second, third = (job["created_at"] for job in jobs)
+
+    def found(**params: Any) -> list[int]:
+        page = api.get("/jobs", params=params)
+        assert page.status_code == 200, page.text
+        ids = [item["id"] for item in page.json()["items"]]
+        return [number for number, job in enumerate(jobs) if job["id"] in ids]
+
+    assert found(since=second) == [1, 2]
+    assert found(until=second) == [0]
+    assert found(since=second, until=third) == [1]
+    assert found(since=first, until="2999-01-01T00:00:00Z") == [0, 1, 2]
+    assert found(since="2999-01-01T00:00:00+05:00") == []
+    newest = api.get("/jobs", params={"limit": 1, "until": third}).json()
+    assert [item["id"] for item in newest["items"]] == [jobs[1]["id"]]
+    older = api.get("/jobs", params={"cursor": newest["next_cursor"], "until": third, "since": first}).json()
+    assert [item["id"] for item in older["items"]] == [jobs[0]["id"]]
+    refused = api.get("/jobs", params={"since": "yesterday"})
+    assert refused.json()["errors"][0]["field"] == "since"
+    assert api.post("/jobs/cancel", {"since": second, "until": third}).json() == {"cancelled": 1}
+    assert api.post("/jobs/retry", {"until": second}).json()["retried"] == 0
+    assert api.post("/jobs/retry", {"since": first}).json()["retried"] == 1
+
+
+def test_a_search_since_a_time_leaves_older_days_alone(
+    api: Api, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("admin_api.jobs._SEARCH_SECONDS", 0.5)
+    with psycopg.connect(settings.database(), autocommit=True) as owner:
+        owner.execute("SELECT ensure_partitions('2020-01-01', 1)")
+        with owner.transaction():
+            owner.execute("LOCK TABLE job_history_20200101 IN ACCESS EXCLUSIVE MODE")
+            assert api.get("/jobs").status_code == 422
+            assert api.get("/jobs", params={"since": "2026-01-01T00:00:00Z"}).status_code == 200
+
+
+def test_a_search_that_takes_too_long_asks_for_a_narrower_one(
+    api: Api, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("admin_api.jobs._SEARCH_SECONDS", 0.2)
+    with psycopg.connect(settings.database()) as owner:
+        owner.execute("LOCK TABLE job_history IN ACCESS EXCLUSIVE MODE")
+        refused = api.get("/jobs", params={"q": "aries"})
+        owner.rollback()
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["field"] == "q"
+    assert "since" in refused.json()["detail"]
+    assert api.get("/jobs", params={"q": "aries"}).json()["items"] == []
+
+
 def test_waiting_ends_with_the_job_and_holds_nobody_up(api: Api, people: People) -> None:
     assigned(api)
     job = api.made("/jobs", JOB)
@@ -241,7 +301,7 @@ def test_an_artifact_can_be_fetched_and_sought_in(api: Api, people: People, sett
 
 
 def test_without_redis_jobs_are_accepted(
-    settings: Settings, people: People, serve: Callable[[Settings], httpx.Client]
+    settings: Settings, people: People, serve: Callable[..., httpx.Client]
 ) -> None:
     deaf = SecretStr(f"redis://127.0.0.1:{CLOSED_PORT}/0")
     http = serve(settings.model_copy(update={"redis_url": deaf}))
@@ -254,7 +314,7 @@ def test_without_redis_jobs_are_accepted(
 
 
 def test_without_postgresql_the_answer_is_503(
-    settings: Settings, people: People, serve: Callable[[Settings], httpx.Client]
+    settings: Settings, people: People, serve: Callable[..., httpx.Client]
 ) -> None:
     nowhere = SecretStr(f"postgresql://orrery@127.0.0.1:{CLOSED_PORT}/orrery")
     http = serve(settings.model_copy(update={"database_url": nowhere}))

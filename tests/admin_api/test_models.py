@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
 from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.nouns import assigned, feature_body, model_body, provider_body
 
@@ -107,6 +110,29 @@ def test_models_of_many_providers_come_at_once(api: Api) -> None:
     assert listed(provider="a,b,c", capability="speech") == {"a-speech", "b-speech", "c-speech"}
     assert listed(provider="b", is_active=True) == {"b-text"}
     assert listed(provider="nobody") == set()
+
+
+def test_models_of_many_providers_cost_as_many_queries_as_of_one(api: Api) -> None:
+    for slug in "abcde":
+        provider = api.made("/providers", provider_body(slug))
+        for n in range(4):
+            api.made("/models", model_body(provider, f"m{n}", input_price_per_1k="1"))
+
+    def queries(slugs: str) -> int:
+        seen: list[str] = []
+
+        def count(*arguments: Any) -> None:
+            seen.append(arguments[2])
+
+        event.listen(Engine, "before_cursor_execute", count)
+        try:
+            listed = api.get("/models", params={"provider": slugs, "limit": 200}).json()["items"]
+        finally:
+            event.remove(Engine, "before_cursor_execute", count)
+        assert [one["input_price_per_1k"] for one in listed] == ["1"] * 4 * len(slugs.split(","))
+        return sum("ai_models" in statement or "model_prices" in statement for statement in seen)
+
+    assert queries("a") == queries("a,b,c,d,e") == 2, "the models, and their prices"
 
 
 def test_a_model_in_use_stays_and_keeps_what_it_is_used_for(api: Api) -> None:

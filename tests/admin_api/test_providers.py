@@ -90,6 +90,58 @@ def test_a_bad_field_is_named(api: Api) -> None:
     assert api.get("/providers").json()["items"] == []
 
 
+def test_a_header_that_carries_a_key_is_refused(api: Api) -> None:
+    kept = api.made(
+        "/providers", provider_body(settings={"extra_headers": {"X-Title": "Orrery", "x-ms": "1"}})
+    )
+    for name in (
+        *("Authorization", "x-api-key", "api-key", "X-Goog-Api-Key", "xi-api-key", "Cookie", "X-Auth-Token"),
+        *("Proxy-Authorization", "Ocp-Apim-Subscription-Key", "x-key", "apikey"),
+    ):
+        settings = {"extra_headers": {"X-Title": "Orrery", name: "value"}}
+        for refused in (
+            api.post("/providers", provider_body("other", settings=settings)),
+            api.post("/providers/test", provider_body("other", settings=settings)),
+            api.patch(f"/providers/{kept['id']}", {"settings": settings}),
+        ):
+            assert refused.status_code == 422, name
+            (error,) = refused.json()["errors"]
+            assert error["field"] == f"settings/extra_headers/{name}"
+            assert "api_key" in error["message"]
+    assert [item["slug"] for item in api.get("/providers").json()["items"]] == ["acme"]
+
+
+def test_a_change_that_would_break_assignments_is_refused(api: Api, people: People) -> None:
+    provider = api.made("/providers", provider_body())
+    path = f"/providers/{provider['id']}"
+    assert api.patch(path, {"type": "anthropic"}).status_code == 200, "nothing is assigned"
+    api.patch(path, {"type": "openai"})
+    every = ["text", "speech", "moderation"]
+    model = api.made("/models", model_body(provider, capabilities=every))
+    for feature in ("daily_zodiac_text", "daily_zodiac_tts", "content_moderation"):
+        api.made("/feature-assignments", {"feature_name": feature, "model_id": model["id"]})
+    for refused in (
+        api.patch(path, {"type": "claude"}),
+        api.put(path, provider_body(type="anthropic", name="Other")),
+    ):
+        assert refused.status_code == 409
+        (error,) = refused.json()["errors"]
+        assert error["field"] == "type"
+        assert "content_moderation" in error["message"]
+        assert "daily_zodiac_tts" in error["message"]
+        assert "daily_zodiac_text" not in error["message"], "text it can serve"
+    assert api.get(path).json()["type"] == "openai_compatible"
+
+    other = api.made("/providers", provider_body("claude", type="anthropic"))
+    moved = api.patch(f"/models/{model['id']}", {"provider_id": other["id"]})
+    assert moved.status_code == 409
+    assert moved.json()["errors"][0]["field"] == "provider_id"
+
+    people.run("UPDATE ai_providers SET type = 'anthropic' WHERE slug = 'acme'")
+    mended = api.patch(path, {"name": "Other"})
+    assert mended.status_code == 200, "what was broken already is not this change's doing"
+
+
 def test_a_missing_field_is_named(api: Api) -> None:
     refused = api.post("/providers", {"slug": "acme", "name": "Acme", "type": "openai"})
     assert [error["field"] for error in refused.json()["errors"]] == ["base_url"]

@@ -78,7 +78,8 @@ class Installation:
                 worker.send_signal(signal.SIGCONT)
             if kind is None:
                 self._stop_workers()
-                until(lambda: not self._survivors(), seconds=15)
+                # One that still loads finds out only then that its parent is gone.
+                until(lambda: not self._survivors(), seconds=60)
         finally:
             self._remove()
 
@@ -209,11 +210,19 @@ class Installation:
         self._workers[self._workers.index(worker)] = self._worker()
 
     def _stop_workers(self) -> None:
-        """As an operator stops them. Those that were killed before are not among them."""
+        """As an operator stops them. Those that were killed before are not among them.
+
+        One whose program still loads has no say in how it ends: the signal ends it, and its code is no 0.
+        """
+        until(self._all_serve, seconds=60)
         for worker in self._workers:
             worker.terminate()
         codes = [worker.wait(timeout=20) for worker in self._workers]
         assert set(codes) == {0}, f"a worker ended badly: {codes}\n{self.logs()[-4000:]}"
+
+    def _all_serve(self) -> bool:
+        logs = self.logs()
+        return all(f" {worker.pid} workers.run: Worker serves" in logs for worker in self._workers)
 
     def _end(self, engine: Engine, number: signal.Signals) -> None:
         pid = engine.pid()

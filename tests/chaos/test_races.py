@@ -26,7 +26,7 @@ DONE = Ending(state="succeeded", result={"text": "done"}, cost_usd=Decimal("0.5"
 @pytest.mark.parametrize("races", [200, pytest.param(2000, marks=pytest.mark.full)])
 def test_cancel_racing_complete_leaves_exactly_one_record_each(settings: Settings, races: int) -> None:
     winners: Counter[str] = Counter()
-    with _connected(settings, Role.WORKER) as worker, _connected(settings, Role.API) as api:
+    with _connected(settings, Role.WORKER) as worker, _connected(settings, Role.CLIENT) as api:
         for _ in range(races):
             job = _claimed(worker)
             completed, cancelled = _race(partial(_complete, worker, job), partial(_cancel, api, job))

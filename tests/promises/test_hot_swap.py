@@ -53,7 +53,7 @@ def _run(fleet: Fleet, api: ApiClient, sandboxes: tuple[Sandbox, Sandbox], swaps
     load = threading.Thread(target=_enqueue_until, args=(stopped, client, ids))
     load.start()
     answered: list[tuple[datetime, int, int]] = []
-    target = conninfo(fleet.settings.database(), Role.API)
+    target = conninfo(fleet.settings.database(), Role.CLIENT)
     with psycopg.connect(target, autocommit=True, row_factory=dict_row) as db:
         try:
             until(lambda: _ended(db) > 5, seconds=30)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -9,73 +10,21 @@ from routing.errors import ConfigurationError, InputRejected
 from routing.prompts import check, compose, render
 from routing.values import Call, Capability
 from tests.routing import factories
-
-# Each tries to reach out of the sandbox, or to spend far more time or memory than a prompt may.
-ATTACKS = {
-    "dunder": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "dunder by item": "{{ ''['__class__'] }}",
-    "dunder by filter": "{{ '' | attr('__class__') }}",
-    "dunder by map": "{{ [''] | map(attribute='__class__') | list }}",
-    "format string": "{{ '{0.__class__}'.format('') }}",
-    "format filter": "{{ '%1000000000d' | format(1) }}",
-    "percent": "{{ '%1000000000d' % 1 }}",
-    "globals": "{{ cycler.__init__.__globals__ }}",
-    "self": "{{ self._TemplateReference__context }}",
-    "meter": "{{ context }}",
-    "include": "{% include '/etc/passwd' %}",
-    "import": "{% import 'os' as os %}",
-    "lipsum": "{{ lipsum(n=100000) }}",
-    "macro recursion": "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
-    "loop recursion": "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
-    "captured block": "{% set x %}{% for i in range(9) %}{{ i }}{% endfor %}{% endset %}{{ x }}",
-    "repetition": "{{ 'x' * 10**9 }}",
-    "list repetition": "{{ [0] * 10**9 }}",
-    "power": "{{ 9**9**9 }}",
-    "squares": "{% set n = 10 %}" + "{% set n = n*n %}" * 40 + "{{ n }}",
-    "doubling by ~": "{% set x = 'xx' %}" + "{% set x = x ~ x %}" * 60 + "{{ x }}",
-    "doubling by +": "{% set x = 'xx' %}" + "{% set x = x + x %}" * 60 + "{{ x }}",
-    "doubling by join": "{% set x = 'xx' %}" + "{% set x = [x, x] | join %}" * 60 + "{{ x }}",
-    "doubling by replace": "{% set x = 'xx' %}" + "{% set x = x | replace('x', x) %}" * 12 + "{{ x }}",
-    "doubling lists": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x }}",
-    "doubling by map default": "{% set x = [1] %}"
-    + "{% set x = ['a', 'b'] | map(attribute='q', default=x) | list %}" * 60
-    + "{{ x }}",
-    "comparing doubled lists": "{% set x = [1] %}{% set y = [1] %}"
-    + "{% set x = [x, x] %}{% set y = [y, y] %}" * 22
-    + "{{ x == y }}",
-    "comparing doubled defaults": "{% set x = [1] %}{% set y = [1] %}"
-    + "{% set x = ['a', 'b'] | map(attribute='q', default=x) | list %}" * 22
-    + "{% set y = ['a', 'b'] | map(attribute='q', default=y) | list %}" * 22
-    + "{{ x == y }}",
-    "doubling by sum": "{{ [[1], [2]] | sum(start=[]) }}",
-    "huge range": "{% for i in range(10**9) %}{% endfor %}",
-    "nested loops": "{% for a in range(999) %}{% for b in range(999) %}{% endfor %}{% endfor %}",
-    "silent work": "{% for a in range(999) %}{% set y = big | upper | lower | title %}{% endfor %}"
-    "{% for a in range(999) %}{% set y = big | upper | lower | title %}{% endfor %}",
-    "quadratic select": "{{ many | select('in', many | reverse | list) | list | length }}",
-    "long output": "{% for a in range(999) %}{{ big }}{% endfor %}",
-    "wide indent": "{{ 'a' | indent(10**9) | length }}{{ missing }}",
-    "wide center": "{{ 'a' | center(10**9) }}",
-    "just": "{{ 'a'.ljust(10**9) }}",
-    "expandtabs": "{{ '\t'.expandtabs(10**9) }}",
-    "round": "{{ 2.5 | round(10**9, 'ceil') }}",
-    "str.join": "{{ big.join(many) }}",
-    "mutation": "{{ many.append(1) }}",
-    "spread": "{{ [1] | join(*many) }}",
-    "deep nesting": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
-    "deep lists": "{{ " + "[" * 5000 + "]" * 5000 + " }}",
-    "generator address": "{{ many | map('string') }}",
-    "function address": "{{ range }}",
-}
+from tests.routing.attacks import ATTACKS, VARIABLES
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 def test_attacks_are_refused_and_cost_little(attack: str) -> None:
-    variables = {"big": "y" * 100_000, "many": [f"{n}" for n in range(20_000)]}
     before = time.thread_time()
-    with pytest.raises(ConfigurationError):
-        render(attack, variables)
-    assert time.thread_time() - before < 5  # CPU of this thread, not the clock: a bound, not a benchmark
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigurationError):
+            render(attack, VARIABLES)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 1024 * 1024
+    assert time.thread_time() - before < 10  # CPU of this thread, not the clock: a bound, not a benchmark
 
 
 @pytest.mark.parametrize(
@@ -214,3 +163,9 @@ def test_filters_count_as_steps() -> None:
     source = "{% if message|sort|join == '' %}{% endif %}" * 1500
     with pytest.raises(ConfigurationError, match=r"takes more than|run more than"):
         render(source, {"message": "b" * 20_000})
+
+
+@pytest.mark.parametrize("broken", ["{{ 1 / (count - 3) }}", "{{ nobody }}", "{{ count.of.what }}"])
+def test_what_fails_while_rendering_names_its_line(broken: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"\(line 3\)"):
+        render(f"one\ntwo\n{broken}\nfour", {"count": 3})

@@ -23,7 +23,7 @@ from routing.errors import (
     TimedOut,
 )
 from routing.providers.wire import HttpRequest, HttpResponse
-from routing.transport import Transport, _translated
+from routing.transport import Peer, Transport, _translated
 from tests.routing import factories, servers
 from tests.routing.factories import KEY
 
@@ -373,6 +373,6 @@ def test_client_libraries_do_not_log_requests(transport: Transport, caplog: pyte
 
 
 def test_a_full_pool_is_our_own_doing() -> None:
-    error = _translated(httpx.PoolTimeout("full"), factories.provider(), 10)
+    error = _translated(httpx.PoolTimeout("full"), Peer("Provider 'acme'", "base_url", False), 10)
     assert isinstance(error, PoolTimedOut)
     assert not error.sent

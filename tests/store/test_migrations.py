@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from standalone.engines import Endpoints
 from store.database import Role, conninfo
-from store.migrations import upgrade
+from store.migrations import MigrationError, upgrade
 from store.orm import engine
 from store.tables import Base
 from tests.conftest import database_named
@@ -26,6 +26,7 @@ ROUTING_TABLES = {
     "feature_ai_assignments",
     "assignment_targets",
     "prompt_templates",
+    "admin_provider_settings",
 }
 BUILT_IN = {
     "daily_zodiac_text", "tarot_reading", "analytics_insights", "daily_zodiac_tts", "notifications_tts",
@@ -41,6 +42,12 @@ UNMAPPED = (
     "alembic_version",
     "idempotency_keys",
     "feeder_state",
+    "usage_",
+    "provider_health",
+    "worker",
+    "alerts",
+    "audit_head",
+    "audit_pending",
 )
 
 
@@ -110,6 +117,39 @@ def test_partitions_exist_ahead_and_making_them_again_makes_none(owner: psycopg.
     assert owner.execute("SELECT ensure_partitions('2030-02-28', 2)").fetchone() == (4,)
 
 
+def test_a_partition_that_hangs_loose_is_attached(owner: psycopg.Connection) -> None:
+    """Detached by hand, or left by a restore: its rows are history again, and no job is refused its end."""
+    owner.execute("SELECT ensure_partitions('2030-03-01', 2)")
+    owner.execute(
+        "INSERT INTO job_history (id, feature, capability, lane, priority, state, input, metadata, "
+        "created_at, run_at, finished_at, run, retries, calls) VALUES (gen_random_uuid(), 'f', 'text', "
+        "'batch', 0, 'succeeded', '{}', '{}', now(), now(), '2030-03-01 12:00+00', 1, 0, 1)"
+    )
+    owner.execute("ALTER TABLE job_history DETACH PARTITION job_history_20300301")
+    owner.execute("CREATE TABLE ai_usage_analytics_20300303 (LIKE ai_usage_analytics INCLUDING ALL)")
+    assert owner.execute("SELECT count(*) FROM job_history").fetchone() == (0,)
+    assert owner.execute("SELECT ensure_partitions('2030-03-01', 3)").fetchone() == (3,)
+    assert owner.execute("SELECT count(*) FROM job_history").fetchone() == (1,)
+    assert owner.execute("SELECT ensure_partitions('2030-03-01', 3)").fetchone() == (0,)
+
+
+def test_a_table_in_a_partitions_place_holds_up_no_other_day_and_is_named(
+    owner: psycopg.Connection, database_url: str
+) -> None:
+    ((name,),) = owner.execute(
+        "SELECT 'job_history_' || to_char((now() AT TIME ZONE 'UTC')::date + 12, 'YYYYMMDD')"
+    ).fetchall()
+    owner.execute(f"DROP TABLE {name}".encode())
+    owner.execute(f"CREATE TABLE {name} (id int)".encode())
+    said: list[str | None] = []
+    owner.add_notice_handler(lambda notice: said.append(f"{notice.message_primary} {notice.message_hint}"))
+    made = owner.execute("SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - 1, 16)").fetchone()
+    assert made == (2,)
+    assert any(name in (message or "") and "DROP TABLE" in (message or "") for message in said)
+    with pytest.raises(MigrationError, match=name):
+        upgrade(database_url)
+
+
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
@@ -120,6 +160,8 @@ def test_partitions_exist_ahead_and_making_them_again_makes_none(owner: psycopg.
         (Role.API, "INSERT INTO job_history (id) VALUES (gen_random_uuid())"),
         (Role.API, "UPDATE admins SET role = 'super_admin'"),
         (Role.API, "SELECT ensure_partitions('2031-01-01', 1)"),
+        (Role.API, "UPDATE idempotency_keys SET request_hash = ''"),
+        (Role.API, "DELETE FROM idempotency_keys"),
         (Role.WORKER, "UPDATE ai_providers SET is_active = false"),
         (Role.WORKER, "UPDATE config_state SET version = 1"),
         (Role.WORKER, "SELECT password_hash FROM admins"),

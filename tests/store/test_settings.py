@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from store.settings import Settings, SettingsError
 
@@ -25,3 +26,11 @@ def test_a_child_process_gets_the_same_settings(monkeypatch: pytest.MonkeyPatch)
 def test_a_missing_url_is_named() -> None:
     with pytest.raises(SettingsError, match="ORRERY_REDIS_URL"):
         Settings(redis_url=None).redis()
+
+
+def test_trusted_proxies_are_addresses_and_networks() -> None:
+    assert Settings().proxies == []
+    assert Settings(trusted_proxies=" 10.0.0.0/8, ::1 ,").proxies == ["10.0.0.0/8", "::1"]
+    for wrong in ("*", "proxy.example.com", "10.0.0.1/8", "10.0.0.0/8 ::1"):
+        with pytest.raises(ValidationError, match="commas"):
+            Settings(trusted_proxies=wrong)

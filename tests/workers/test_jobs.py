@@ -172,7 +172,7 @@ def test_of_many_callers_with_one_idempotency_key_one_enqueues(settings: Setting
 
     def enqueue() -> None:
         with psycopg.connect(
-            conninfo(settings.database(), Role.API), autocommit=True, row_factory=dict_row
+            conninfo(settings.database(), Role.CLIENT), autocommit=True, row_factory=dict_row
         ) as api:
             job = _new_job()
             if jobs.insert(api, job, config_version=_version(api), rung=False, once=once):
@@ -191,26 +191,39 @@ def test_of_many_callers_with_one_idempotency_key_one_enqueues(settings: Setting
 
 
 def test_a_suspect_runs_alone_and_fails_as_poison_when_it_dies_alone_twice(db: Database) -> None:
-    poison, innocent = _queued(db), _queued(db)
-    for job_id in (poison, innocent):
-        assert _claim(db, job_id, lease_seconds=0.01) is not None
-    until(lambda: _expired(db, poison) and _expired(db, innocent))
-    assert jobs.rescue(db, lease_seconds=0.01) == ([poison, innocent], [])
-    assert jobs.any_suspect(db)
+    poison, innocent = _suspects(db, 2)
+    assert jobs.count_suspects(db) == (2, 0)
     assert _claim(db, poison) is None, "suspects do not run beside others"
     assert jobs.take_unrung(db, "standard", room=9, again_seconds=0) == []
-    for last in (False, True):
-        suspect = jobs.claim_suspect(db, lease_seconds=0.01, worker="alone")
-        assert suspect is not None
-        assert suspect.id == poison
-        until(lambda: _expired(db, poison))
-        assert jobs.rescue(db, lease_seconds=0.01) == (([], [poison]) if last else ([poison], []))
-    ended = db.execute("SELECT id, state, error_class, crashes FROM job_history").fetchall()
-    assert ended == [{"id": poison, "state": "failed", "error_class": "poison", "crashes": 2}]
-    acquitted = jobs.claim_suspect(db, lease_seconds=30, worker="alone")
+    _dies_alone(db, poison)
+    assert jobs.rescue(db, lease_seconds=0.01) == ([poison], [])
+    acquitted = _claim_suspect(db)
     assert acquitted is not None
-    assert acquitted.id == innocent
+    assert acquitted.id == innocent, "what has not crashed yet goes first"
     assert _end(db, acquitted)
+    _dies_alone(db, poison)
+    assert jobs.rescue(db, lease_seconds=0.01) == ([], [poison])
+    ended = db.execute("SELECT id, error_class, crashes FROM job_history WHERE state = 'failed'").fetchall()
+    assert ended == [{"id": poison, "error_class": "poison", "crashes": 2}]
+
+
+def test_suspects_run_beside_each_other_but_what_has_crashed_only_by_itself_on_its_machine(
+    db: Database,
+) -> None:
+    """One death may be that of a whole container: a second one must not make the innocent in it poison."""
+    crashed, first, second = _suspects(db, 3)
+    db.execute("UPDATE jobs SET crashes = 1 WHERE id = %s", [crashed])
+    claims = [_claim_suspect(db, "here:1"), _claim_suspect(db, "here:2")]
+    assert [claim.id for claim in claims if claim] == [first, second]
+    assert _claim_suspect(db, "here:3") is None, "others run beside it"
+    assert jobs.count_suspects(db) == (1, 2)
+    accused = _claim_suspect(db, "there:1")
+    assert accused is not None
+    assert accused.id == crashed, "another machine has its own fate"
+    assert jobs.release(db, {claim.id: claim.lease_token for claim in claims if claim}) == 2
+    assert _claim_suspect(db, "there:2") is None, "nobody begins beside it"
+    assert _end(db, accused)
+    assert _claim_suspect(db, "there:2") is not None
 
 
 def test_a_more_urgent_job_takes_the_place_of_the_one_rung_for(db: Database) -> None:
@@ -226,7 +239,7 @@ def test_a_paused_lane_is_not_claimed_and_its_lost_doorbells_ring_when_it_goes_o
     db: Database, settings: Settings
 ) -> None:
     job_id = _queued(db)
-    with psycopg.connect(conninfo(settings.database(), Role.API), autocommit=True) as api:
+    with psycopg.connect(conninfo(settings.database()), autocommit=True) as api:
         api.execute("UPDATE lanes SET is_paused = true WHERE name = 'standard'")
         assert _claim(db, job_id) is None
         assert jobs.take_unrung(db, "standard", room=9, again_seconds=0) == []
@@ -316,6 +329,27 @@ def _queued(db: Database, priority: int = 0, lane: str = "standard") -> UUID:
 
 def _claim(db: Database, job_id: UUID, lease_seconds: float = 30) -> Claimed | None:
     return jobs.claim(db, job_id, lease_seconds=lease_seconds, worker="test")
+
+
+def _suspects(db: Database, count: int) -> list[UUID]:
+    """Jobs whose process died."""
+    ids = [_queued(db) for _ in range(count)]
+    for job_id in ids:
+        assert _claim(db, job_id, lease_seconds=0.01) is not None
+    until(lambda: all(_expired(db, job_id) for job_id in ids))
+    assert jobs.rescue(db, lease_seconds=0.01) == (ids, [])
+    return ids
+
+
+def _claim_suspect(db: Database, worker: str = "here:1", lease_seconds: float = 30) -> Claimed | None:
+    return jobs.claim_suspect(db, lease_seconds=lease_seconds, worker=worker)
+
+
+def _dies_alone(db: Database, job_id: UUID) -> None:
+    claimed = _claim_suspect(db, lease_seconds=0.01)
+    assert claimed is not None
+    assert claimed.id == job_id
+    until(lambda: _expired(db, job_id))
 
 
 def _end(db: Database, claimed: Claimed, ending: Ending = DONE) -> bool:

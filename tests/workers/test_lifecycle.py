@@ -77,6 +77,33 @@ def test_speech_lies_in_the_artifact_store_and_not_in_the_record(
         assert sound.getnframes() / sound.getframerate() > 1
 
 
+def test_audio_is_not_bought_again_while_the_artifact_store_is_away(
+    client: Client,
+    worker: WorkerProcess,
+    rows: Rows,
+    sandbox: Sandbox,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = rows.model(
+        rows.provider("voice", sandbox.openai),
+        "speech-1",
+        capabilities=["speech"],
+        default_parameters={"voice": "alloy", "response_format": "wav"},
+    )
+    rows.assign("daily_zodiac_tts", model)
+    store = Path(settings.artifacts_url)
+    if store.exists():
+        store.rename(store.with_name("elsewhere"))
+    store.write_text("in the way")
+    job_id = client.enqueue("daily_zodiac_tts", {"text": "The stars are patient."})
+    until(lambda: "waits to keep its audio" in caplog.text)
+    store.unlink()
+    job = client.result(job_id)
+    assert job.state == "succeeded", job.error_message
+    assert [attempt.outcome for attempt in job.attempts] == ["succeeded"]
+
+
 def test_moderation_and_embedding_fill_their_members(
     client: Client, worker: WorkerProcess, rows: Rows, sandbox: Sandbox
 ) -> None:

@@ -107,9 +107,9 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: any(model.suspect for model in self.models.values()))
     @rule()
     def claim_suspect(self) -> None:
-        waiting = [i for i, m in self.models.items() if m.suspect and self._is_due(m)]
-        claimed = jobs.claim_suspect(self.db, lease_seconds=600, worker="alone")
-        assert (claimed.id if claimed else None) == min(waiting, default=None)
+        expected = self._next_suspect()
+        claimed = jobs.claim_suspect(self.db, lease_seconds=600, worker="machine:1")
+        assert (claimed.id if claimed else None) == expected
         self._started(claimed)
 
     @precondition(lambda self: self.claims)
@@ -262,6 +262,13 @@ class Lifecycle(RuleBasedStateMachine):
         if urgent:
             return min(urgent)[1]
         return job_id if self._is_due(rung) and not rung.suspect else None
+
+    def _next_suspect(self) -> UUID | None:
+        """Those without a crash first; nobody beside one that has crashed."""
+        waiting = [(m.crashes, i) for i, m in self.models.items() if m.suspect and self._is_due(m)]
+        beside = [m.crashes for m in self.models.values() if m.state == "running" and m.alone]
+        free = [(crashes, i) for crashes, i in waiting if not beside or max(crashes, *beside) == 0]
+        return min(free)[1] if free else None
 
     def _is_due(self, model: Model) -> bool:
         return model.state == "queued" and model.lane not in self.paused

@@ -1,0 +1,54 @@
+"""Integrations as they are stored: read with the worker's role, which alone may see sealed credentials."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+from store.vault import Sealed, Vault
+from workers.delivery.values import Integration
+
+
+def stored(db: Connection[DictRow], vault: Vault, integration_id: UUID) -> Integration | None:
+    """The integration with its credentials opened; None where there is none.
+
+    Raises VaultError where the credentials do not open.
+    """
+    row = db.execute(_FIND, [integration_id]).fetchone()
+    if row is None:
+        return None
+    blob, version = row.pop("sealed_credentials"), row.pop("credentials_version")
+    clear = "{}"
+    if blob is not None:
+        clear = vault.open(
+            Sealed(blob),
+            table="system_integrations",
+            row=str(integration_id),
+            field="credentials",
+            version=version,
+        )
+    return Integration(credentials=json.loads(clear), **row)
+
+
+def note_health(
+    db: Connection[DictRow], integration_id: UUID, *, ok: bool, latency_ms: int, error: str | None
+) -> None:
+    """Keep how the last try went."""
+    db.execute(
+        _NOTE, {"id": integration_id, "ok": ok, "latency_ms": latency_ms, "error": error and error[:1000]}
+    )
+
+
+_FIND = """
+SELECT name, type, endpoint, settings, sealed_credentials, credentials_version
+FROM system_integrations WHERE id = %s"""
+
+_NOTE = """
+INSERT INTO integration_health (integration_id, last_test_at, last_ok, last_latency_ms, last_error)
+SELECT id, clock_timestamp(), %(ok)s, %(latency_ms)s, %(error)s FROM system_integrations WHERE id = %(id)s
+ON CONFLICT (integration_id) DO UPDATE SET
+    last_test_at = EXCLUDED.last_test_at, last_ok = EXCLUDED.last_ok,
+    last_latency_ms = EXCLUDED.last_latency_ms, last_error = EXCLUDED.last_error"""

@@ -1,0 +1,100 @@
+"""Which worker processes there are: each tells with every beat that it lives, and how its breakers stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+Database = Connection[DictRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What a process says of itself. `id` is host:pid; a beat is due every `beat_seconds`."""
+
+    id: str
+    lanes: Sequence[str]
+    threads: int
+    version: str
+    beat_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker process now: `running`, `stopping`, or `lost` once it has missed three beats."""
+
+    id: str
+    state: str
+    lanes: Sequence[str]
+    threads: int
+    in_flight: int
+    version: str
+    started_at: datetime
+    last_seen_at: datetime
+
+
+def arrive(db: Database, presence: Presence) -> None:
+    """Register a process that starts. Who had its id before is gone, and its breakers with it."""
+    with db.transaction():
+        db.execute(_LEAVE, {"id": presence.id})
+        db.execute(_ARRIVE, {**asdict(presence), "lanes": list(presence.lanes)})
+
+
+def beat(db: Database, presence: Presence, *, in_flight: int, is_stopping: bool) -> None:
+    """Tell that the process lives."""
+    values = {**asdict(presence), "lanes": list(presence.lanes)}
+    db.execute(_BEAT, {**values, "in_flight": in_flight, "is_stopping": is_stopping})
+
+
+def leave(db: Database, worker_id: str) -> None:
+    """Take a process that stops off the list."""
+    db.execute(_LEAVE, {"id": worker_id})
+
+
+def forget_lost(db: Database) -> None:
+    """Take processes that have been lost for a day off the list."""
+    db.execute("DELETE FROM workers WHERE last_seen_at < now() - interval '1 day'")
+
+
+def report(db: Database, worker_id: str, breakers: Mapping[UUID, str]) -> None:
+    """Note how breakers of a process stand now: provider → `closed`, `open` or `half_open`."""
+    for provider_id in sorted(breakers):
+        db.execute(
+            _REPORT, {"worker_id": worker_id, "provider_id": provider_id, "state": breakers[provider_id]}
+        )
+
+
+def states(db: Database, *, limit: int | None = None, after: str | None = None) -> list[WorkerState]:
+    """Up to `limit` worker processes by id, those behind `after`."""
+    return [WorkerState(**row) for row in db.execute(_STATES, {"limit": limit, "after": after})]
+
+
+_ARRIVE = """
+INSERT INTO workers (id, lanes, threads, version, beat_seconds)
+VALUES (%(id)s, %(lanes)s, %(threads)s, %(version)s, %(beat_seconds)s)"""
+
+# An INSERT, because somebody may have taken a process that was suspended for a day off the list.
+_BEAT = """
+INSERT INTO workers (id, lanes, threads, version, beat_seconds, in_flight, is_stopping)
+VALUES (%(id)s, %(lanes)s, %(threads)s, %(version)s, %(beat_seconds)s, %(in_flight)s, %(is_stopping)s)
+ON CONFLICT (id) DO UPDATE SET
+    last_seen_at = now(), in_flight = EXCLUDED.in_flight, is_stopping = EXCLUDED.is_stopping"""
+
+_LEAVE = "DELETE FROM workers WHERE id = %(id)s"
+
+_REPORT = """
+INSERT INTO worker_breakers (worker_id, provider_id, state)
+SELECT id, %(provider_id)s, %(state)s FROM workers WHERE id = %(worker_id)s
+ON CONFLICT (provider_id, worker_id) DO UPDATE SET state = EXCLUDED.state, changed_at = now()"""
+
+_STATES = """
+SELECT id,
+    CASE WHEN worker_is_lost(workers) THEN 'lost' WHEN is_stopping THEN 'stopping' ELSE 'running' END
+        AS state,
+    lanes, threads, in_flight, version, started_at, last_seen_at
+FROM workers WHERE %(after)s::text IS NULL OR id > %(after)s ORDER BY id LIMIT %(limit)s"""

@@ -1,0 +1,369 @@
+"""What calls add up to, by any grouping: read from the rollups, so thirty days cost what their hours cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+from workers.histogram import BUCKETS, counts, percentile
+from workers.rollup import CONSUMED, HISTOGRAM, LONGEST_USER, OBSERVED, OUTCOMES, SUMS
+
+Database = Connection[DictRow]
+
+
+class Dimension(StrEnum):
+    """What calls can be grouped by."""
+
+    PROVIDER = "provider"
+    MODEL = "model"
+    FEATURE = "feature"
+    USER = "user"
+    HOUR = "hour"
+    DAY = "day"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFilter:
+    """Narrows what is counted; None = any."""
+
+    provider: str | None = None
+    model: str | None = None
+    feature: str | None = None
+    user_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds. Percentiles are None without calls, and without histograms: of users by the day."""
+
+    avg: int | None
+    p50: int | None
+    p95: int | None
+    p99: int | None
+    max: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Sums of the attempts that have the members of `key` in common.
+
+    `calls` reached a provider; `unpriced_calls` of them cost something that nobody knows, and are in no
+    `cost_usd`. `errors`: failed calls by class, None where users are told apart.
+    """
+
+    key: Mapping[str, Any]
+    attempts: int
+    calls: int
+    succeeded: int
+    failed: int
+    superseded: int
+    lost: int
+    consumed: Mapping[str, int | float]
+    cost_usd: Decimal
+    unpriced_calls: int
+    latency: Latency
+    errors: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Groups, those of the newest time first and then those with most calls, and the totals of all calls.
+
+    `is_cut`: there are more groups than these. `counted_at`: until when calls are counted.
+    """
+
+    groups: Sequence[Group]
+    totals: Group
+    is_cut: bool
+    counted_at: datetime | None
+
+
+class _Source(StrEnum):
+    """Where sums are read from. Of users only days are kept, and nothing else that would tell calls apart."""
+
+    HOURS = "usage_hourly"
+    DAYS = "usage_daily"
+    USERS = "usage_user_daily"
+    CALLS = "ai_usage_analytics"
+
+
+def statistics(
+    db: Database,
+    by: Sequence[Dimension],
+    filters: UsageFilter,
+    *,
+    since: datetime,
+    until: datetime,
+    limit: int,
+) -> Statistics:
+    """Sums from `since` (inclusive) to `until` (exclusive), which `span` has rounded.
+
+    By user it is those of the users with most calls. Users together with anything but days are read from the
+    calls themselves: give the statement a time limit.
+    """
+    query = _Query(tuple(dict.fromkeys(by)), filters, since, until, limit)
+    state = db.execute("SELECT nullif(counted_at, '-infinity') AS at FROM usage_rollup").fetchone()
+    counted_at = state["at"] if state else None
+    source, users, is_cut = query.source, None, False
+    if query.ranks_users:
+        most = min(limit, _MOST_USERS if query.by == (Dimension.USER,) else _MOST_USERS_TOLD_APART)
+        users = query.busiest(db, most + 1)
+        users, is_cut = users[:most], len(users) > most
+    elif Dimension.HOUR in query.by and len(query.by) > 1 and source is _Source.HOURS:
+        query = replace(query, since=query.newest_hours(db))
+    totals, *groups = query.groups(db, source, users)
+    if query.ranks_users or query.since != since:
+        everything = _Query((), filters, since, until, limit)
+        [totals] = everything.groups(db, everything.source)
+    return Statistics(groups[:limit], totals, is_cut or len(groups) > limit, counted_at)
+
+
+def span(
+    by: Sequence[Dimension], filters: UsageFilter, since: datetime, until: datetime
+) -> tuple[datetime, datetime]:
+    """The span rounded to whole hours, or to whole days (UTC): where only those are kept, and where it begins
+    with a day and ends now."""
+    hour, day = timedelta(hours=1), timedelta(days=1)
+    first = _down(since, hour)
+    of_users = _source(by, filters, whole_days=True) is _Source.USERS
+    step = day if of_users or (first == _down(first, day) and until >= datetime.now(UTC) - hour) else hour
+    return _down(since, step), _EPOCH - (_EPOCH - until) // step * step
+
+
+def _down(time: datetime, step: timedelta) -> datetime:
+    return _EPOCH + (time - _EPOCH) // step * step
+
+
+def _source(by: Sequence[Dimension], filters: UsageFilter, *, whole_days: bool) -> _Source:
+    if Dimension.USER not in by and filters.user_id is None:
+        return _Source.DAYS if whole_days and Dimension.HOUR not in by else _Source.HOURS
+    days_suffice = set(by) <= {Dimension.USER, Dimension.DAY}
+    return _Source.USERS if days_suffice and not _narrowed(filters) else _Source.CALLS
+
+
+def _narrowed(filters: UsageFilter) -> bool:
+    return (filters.provider, filters.model, filters.feature) != (None, None, None)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_USERS = 200
+_MOST_USERS_TOLD_APART = 30  # each is some hundreds of rows, far apart from each other
+_TIMES: Mapping[_Source, str] = {
+    _Source.HOURS: "hour",
+    _Source.DAYS: "day",
+    _Source.USERS: "day",
+    _Source.CALLS: "finished_at",
+}
+_HOUR: Mapping[_Source, str] = {
+    _Source.HOURS: "hour",
+    _Source.CALLS: "date_trunc('hour', finished_at, 'UTC')",
+}
+_DAY: Mapping[_Source, str] = {
+    _Source.HOURS: "(hour AT TIME ZONE 'UTC')::date",
+    _Source.DAYS: "day",
+    _Source.USERS: "day",
+    _Source.CALLS: "(finished_at AT TIME ZONE 'UTC')::date",
+}
+_KEPT = {name: f"coalesce(sum({name}), 0)" for name in SUMS if not name.endswith("_max")}
+_ROLLED_UP: Mapping[str, str] = {
+    **_KEPT,
+    "latency_ms_max": "coalesce(max(latency_ms_max), 0)",
+    **{name: f"coalesce(sum(calls) FILTER (WHERE outcome = '{name}'), 0)" for name in OUTCOMES},
+    **{name: f"coalesce(sum({name}), 0)" for name in BUCKETS},
+}
+_SUMS: Mapping[_Source, Mapping[str, str]] = {
+    _Source.HOURS: _ROLLED_UP,
+    _Source.DAYS: _ROLLED_UP,
+    _Source.USERS: {
+        **_KEPT,
+        "latency_ms_max": "coalesce(max(latency_ms_max), 0)",
+        **{name: f"coalesce(sum({name}), 0)" for name in OUTCOMES},
+    },
+    _Source.CALLS: {**SUMS, **OUTCOMES, **HISTOGRAM},
+}
+
+
+def _type(name: str) -> str:
+    return {"cost_usd": "numeric", "seconds": "float8"}.get(name, "bigint")
+
+
+def _again(name: str) -> str:
+    """The total of a sum's groups."""
+    return f"coalesce({'max' if name.endswith('_max') else 'sum'}({name}), 0)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    by: tuple[Dimension, ...]
+    filters: UsageFilter
+    since: datetime
+    until: datetime
+    limit: int
+
+    @property
+    def source(self) -> _Source:
+        """Where the sums are read from."""
+        whole_days = all(time == _down(time, timedelta(days=1)) for time in (self.since, self.until))
+        return _source(self.by, self.filters, whole_days=whole_days)
+
+    @property
+    def ranks_users(self) -> bool:
+        """Whether only the busiest users are looked at. Who they are is known where nothing is left out."""
+        return Dimension.USER in self.by and self.filters == UsageFilter()
+
+    def groups(self, db: Database, source: _Source, users: Sequence[str | None] | None = None) -> list[Group]:
+        """The groups, one more than `limit` at most, behind the totals of all of them.
+
+        Not prepared: a plan for any user and any span is a bad one for most.
+        """
+        statement = self._statement(source, users).encode()
+        rows = db.execute(statement, self._values(source, users), prepare=False).fetchall()
+        errors = self._errors(db, source) if source in (_Source.HOURS, _Source.DAYS) else None
+        return [_group(row, self.by, errors) for row in rows]
+
+    def busiest(self, db: Database, most: int) -> list[str | None]:
+        """The users with most calls, by whole weeks and the days around them."""
+        since, until = self.since.date(), self.until.date()
+        first = since + timedelta(days=-since.weekday() % 7)
+        last = max(first, until - timedelta(days=until.weekday()))
+        values = {"since": since, "until": until, "first": first, "last": last, "most": most}
+        return [row["user_id"] for row in db.execute(_BUSIEST, values, prepare=False)]
+
+    def newest_hours(self, db: Database) -> datetime:
+        """The hour from which on there are more groups than `limit`, or the first one."""
+        keys = ", ".join(name.value for name in self.by if name not in (Dimension.HOUR, Dimension.DAY))
+        query = f"""
+        SELECT min(hour) AS hour FROM (
+            SELECT DISTINCT {", ".join(filter(None, ["hour", keys]))} FROM usage_hourly
+            WHERE {self._conditions(_Source.HOURS, None)} ORDER BY hour DESC LIMIT %(limit)s
+        ) AS newest HAVING count(*) >= %(limit)s"""
+        row = db.execute(query.encode(), self._values(_Source.HOURS, None), prepare=False).fetchone()
+        return row["hour"] if row else self.since
+
+    def _statement(self, source: _Source, users: Sequence[str | None] | None) -> str:
+        """One scan for the groups and their totals, which come first."""
+        keys = {
+            Dimension.HOUR: _HOUR.get(source, ""),
+            Dimension.DAY: _DAY[source],
+            Dimension.USER: "user_id",
+        }
+        keyed = [f"{keys.get(name, name.value)} AS by_{name}" for name in self.by]
+        names = [f"by_{name}" for name in self.by]
+        sums = [f"({term})::{_type(name)} AS {name}" for name, term in _SUMS[source].items()]
+        times = [f"by_{name} DESC" for name in self.by if name in (Dimension.HOUR, Dimension.DAY)]
+        order = ", ".join([*times, "calls DESC", *names])
+        observed = OBSERVED if source is _Source.CALLS else "*"
+        nothing = [f"NULL AS {name}" for name in names]
+        again = [f"{_again(name)}::{_type(name)} AS {name}" for name in _SUMS[source]]
+        return f"""
+        WITH grouped AS MATERIALIZED (
+            SELECT {", ".join([*names, *sums])} FROM (
+                SELECT {", ".join(["observed.*", *keyed])} FROM (
+                    SELECT {observed} FROM {source} WHERE {self._conditions(source, users)}
+                ) AS observed
+            ) AS keyed {f"GROUP BY {', '.join(names)}" if names else ""}
+        ), first AS (
+            SELECT * FROM grouped ORDER BY {order} LIMIT %(limit)s
+        )
+        SELECT {", ".join([*nothing, *again])}, true AS is_total FROM grouped
+        UNION ALL
+        SELECT {", ".join([*names, *_SUMS[source]])}, false FROM first {"" if names else "WHERE false"}
+        ORDER BY {", ".join(["is_total DESC", *times, "calls DESC", *names])}"""
+
+    def _conditions(self, source: _Source, users: Sequence[str | None] | None) -> str:
+        time = _TIMES[source]
+        wanted = [f"{time} >= %(since)s", f"{time} < %(until)s"]
+        wanted += [
+            f"{name} = %({name})s"
+            for name in ("provider", "model", "feature")
+            if getattr(self.filters, name) is not None
+        ]
+        user = f"left(user_id, {LONGEST_USER})" if source is _Source.CALLS else "user_id"
+        if self.filters.user_id is not None:
+            wanted.append(f"{user} = %(user_id)s")
+        if users is not None:
+            nobody = "user_id IS NULL" if None in users else "false"
+            wanted.append(f"({user} = ANY (%(users)s) OR {nobody})")
+        if source is _Source.CALLS and self.filters.user_id is not None:
+            wanted.append("user_id IS NOT NULL")  # what the index says of itself
+        return " AND ".join(wanted)
+
+    def _values(self, source: _Source, users: Sequence[str | None] | None) -> dict[str, Any]:
+        is_daily = source in (_Source.USERS, _Source.DAYS)
+        user = self.filters.user_id
+        return {
+            "provider": self.filters.provider,
+            "model": self.filters.model,
+            "feature": self.filters.feature,
+            "user_id": None if user is None else user[:LONGEST_USER],
+            "users": [user for user in users or () if user is not None],
+            "since": self.since.date() if is_daily else self.since,
+            "until": self.until.date() if is_daily else self.until,
+            "limit": self.limit + 1,  # one tells of more
+        }
+
+    def _errors(self, db: Database, source: _Source) -> dict[tuple[Any, ...], dict[str, int]]:
+        """Failed calls by class, of each group and, under no key at all, of all."""
+        keys = {Dimension.DAY: _DAY[source]}
+        keyed = [f"{keys.get(name, name.value)} AS by_{name}" for name in self.by]
+        names = [f"by_{name}" for name in self.by]
+        query = f"""
+        SELECT {", ".join([*keyed, "error_class", "sum(calls)::bigint AS calls"])} FROM {source}
+        WHERE {self._conditions(source, None)} AND outcome = 'failed' AND calls > 0
+        GROUP BY {", ".join([*names, "error_class"])}"""
+        found: dict[tuple[Any, ...], dict[str, int]] = {}
+        for row in db.execute(query.encode(), self._values(source, None), prepare=False):
+            for key in {tuple(row[name] for name in names), ()}:
+                classes = found.setdefault(key, {})
+                error_class = row["error_class"] or "unknown"
+                classes[error_class] = classes.get(error_class, 0) + row["calls"]
+        return found
+
+
+# Between `first` and `last`, two Mondays, lie whole weeks; where there is none both are after the first days.
+_BUSIEST = """
+SELECT user_id FROM (
+    SELECT user_id, calls FROM usage_user_weekly WHERE week >= %(first)s AND week < %(last)s
+    UNION ALL
+    SELECT user_id, calls FROM usage_user_daily WHERE day >= %(since)s AND day < least(%(first)s, %(until)s)
+    UNION ALL
+    SELECT user_id, calls FROM usage_user_daily WHERE day >= %(last)s AND day < %(until)s
+) AS spans
+GROUP BY user_id ORDER BY sum(calls) DESC, user_id LIMIT %(most)s"""
+
+
+def _group(
+    row: DictRow, by: Sequence[Dimension], errors: Mapping[tuple[Any, ...], dict[str, int]] | None
+) -> Group:
+    key = {} if row["is_total"] else {name.value: row[f"by_{name}"] for name in by}
+    return Group(
+        key=key,
+        attempts=row["attempts"],
+        calls=row["calls"],
+        **{name: row[name] for name in OUTCOMES},
+        consumed={name: row[name] for name in CONSUMED},
+        cost_usd=row["cost_usd"],
+        unpriced_calls=row["unpriced_calls"],
+        latency=_latency(row),
+        errors=None if errors is None else errors.get(tuple(key.values()), {}),
+    )
+
+
+def _latency(row: DictRow) -> Latency:
+    timed = row["calls"] - row["lost"]
+    average = round(row["latency_ms_sum"] / timed) if timed else None
+    histogram = counts(row) if BUCKETS[0] in row else []
+    p50, p95, p99 = (percentile(histogram, percent) for percent in (50, 95, 99))
+    longest = row["latency_ms_max"] if timed else None
+    return Latency(average, _at_most(p50, longest), _at_most(p95, longest), _at_most(p99, longest), longest)
+
+
+def _at_most(value: int | None, most: int | None) -> int | None:
+    return value if value is None or most is None else min(value, most)
