@@ -39,7 +39,6 @@ SEALED_COLUMNS: Sequence[SealedColumn] = (
     SealedColumn("admin_provider_settings", "sealed_key", "api_key", "key_version", routes=True),
     SealedColumn("system_integrations", "sealed_credentials", "credentials", "credentials_version"),
     SealedColumn("admin_second_factors", "sealed_secret", "secret", "1"),
-    SealedColumn("admin_second_factors", "sealed_secret", "secret", "1"),
     SealedColumn("idempotency_keys", "answer", "answer", "1", row="scope || ' ' || key"),
 )
 
