@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from standalone.signals import heard
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +93,7 @@ def supervise(
     commands: Sequence[Sequence[str]], *, environment: Mapping[str, str], grace_seconds: float
 ) -> None:
     """Keep the commands running until SIGTERM or SIGINT, then stop them."""
-    signals: list[int] = []  # no Event: set by a handler, it can lock up against this thread's wait
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: signals.append(number))
+    signals = heard()
     supervisor = Supervisor(environment)
     try:
         for command in commands:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from standalone.api_client import ApiClient
 from standalone.api_server import is_loopback
 from standalone.machine import Step, installation
 from standalone.schema import migrate
+from standalone.signals import heard
 from standalone.supervisor import STOP_MARGIN_SECONDS, TEND_SECONDS, Supervisor
 from store.settings import Settings, SettingsError
 
@@ -87,9 +87,7 @@ def up(
 
 def serve_until_signalled(running: Running, on_ready: Callable[[], None]) -> None:
     """Keep the children running until SIGTERM or SIGINT."""
-    signals: list[int] = []  # no Event: set by a handler, it can lock up against this thread's wait
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: signals.append(number))
+    signals = heard()
     on_ready()
     while not signals:
         time.sleep(TEND_SECONDS)
