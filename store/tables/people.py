@@ -35,7 +35,10 @@ class Admin(Row, Base):
 
 
 class AdminSession(Base):
-    """A login. `mfa`: with a second factor. Its access tokens end with it."""
+    """A login. `mfa`: with a second factor. Its access tokens end with it.
+
+    `cookie_hash` is the SHA-256 of the cookie that holds a browser's session; None for a program's.
+    """
 
     __tablename__ = "admin_sessions"
     __table_args__ = (Index("ix_admin_sessions_admin_id_id", "admin_id", "id"),)
@@ -50,6 +53,7 @@ class AdminSession(Base):
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     revoked_because: Mapped[str | None]
+    cookie_hash: Mapped[bytes | None] = mapped_column(unique=True, deferred=True, deferred_raiseload=True)
 
     admin: Mapped[Admin] = relationship(lazy="raise")
 

@@ -116,6 +116,7 @@ SECRETS = {  # who may read what is secret, or a fence
     "admin_recovery_codes.code_hash": {"api"},
     "admin_refresh_tokens.token_hash": {"api"},
     "admin_second_factors.sealed_secret": {"api"},
+    "admin_sessions.cookie_hash": {"api"},
     "admins.password_hash": {"api"},
     "ai_providers.sealed_key": {"worker"},
     "app_tokens.token_hash": {"api"},
