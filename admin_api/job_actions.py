@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from admin_api.answers import IdempotencyKey, keeps_itself
 from admin_api.job_bodies import FilterBody, Job, JobFilter, shown
 from admin_api.jobs import allow_enqueueing, entered, found
-from admin_api.refusals import Conflict
-from admin_api.security import Current, GuardedRoute, Principal
+from admin_api.refusals import Conflict, Forbidden
+from admin_api.security import Actor, Current, GuardedRoute, Principal
 from admin_api.services import Services, Using
 from store.audit import Event, record
 from workers import matching, records
@@ -49,7 +49,8 @@ class Retried(BaseModel):
 @router.post("/cancel")
 @allow_enqueueing
 def cancel_jobs(body: FilterBody, caller: Current, using: Using) -> Cancelled:
-    """Cancel all queued and running jobs that the filter lets through. An application cancels its own.
+    """Cancel all queued and running jobs that the filter lets through: of an application or an admin its own,
+    of a super admin all.
 
     Works in batches of 1,000: after an error, some may be cancelled already, and the call can be repeated.
     """
@@ -62,7 +63,8 @@ def cancel_jobs(body: FilterBody, caller: Current, using: Using) -> Cancelled:
 def retry_jobs(body: FilterBody, caller: Current, using: Using) -> Response:
     """Run finished jobs again, as new jobs with `retry_of`; without `state`, those that did not succeed.
 
-    Each is checked like a new job of the caller's. Those that do not pass are left out and listed; the others
+    An application or an admin repeats its own, a super admin all. Each is checked like a new job of the
+    caller's. Those that do not pass are left out and listed; the others
     are stored together.
     """
     filters = _filters(body.filter, caller)
@@ -76,8 +78,11 @@ def retry_jobs(body: FilterBody, caller: Current, using: Using) -> Response:
 @router.post("/{job_id}/cancel")
 @allow_enqueueing
 def cancel_job(job_id: UUID, caller: Current, using: Using) -> Job:
-    """Cancel a queued or running job. A call that is under way is not interrupted; its result is dropped."""
-    job = found(using, job_id, caller.token_id)
+    """Cancel a queued or running job. A call that is under way is not interrupted; its result is dropped.
+
+    An admin cancels jobs that were enqueued in the own name, a super admin any.
+    """
+    job = _own(using, job_id, caller)
     cancelled = not job.is_finished and using.client.cancel(job_id)
     job = found(using, job_id, caller.token_id)
     if not cancelled:
@@ -95,9 +100,10 @@ def retry_job(
 ) -> Job:
     """Run a finished job again: answers a new job with `retry_of`; the old record stays.
 
-    It is checked like any new job of the caller's and starts now; a deadline counts anew.
+    It is checked like any new job of the caller's and starts now; a deadline counts anew. An admin repeats
+    jobs that were enqueued in the own name, a super admin any.
     """
-    job = found(using, job_id, caller.token_id)
+    job = _own(using, job_id, caller)
     if not job.is_finished:
         raise Conflict(f"Job {job_id} is {job.state}: only a finished job can be retried.", field="state")
     accepted = using.client.retry(job, caller.sender, idempotency_key=key)
@@ -131,5 +137,18 @@ def _audit(using: Services, action: str, chosen: JobFilter) -> None:
         record(db, Event(action, "jobs", after={"filter": asked}))
 
 
+def _own(using: Services, job_id: UUID, caller: Principal) -> records.Job:
+    """The job. Raises NotFound; Forbidden where neither the admin who calls enqueued it nor an application of
+    theirs."""
+    job = found(using, job_id, caller.token_id)
+    if caller.actor is Actor.ADMIN and job.caller_admin_id != caller.admin_id:
+        raise Forbidden(
+            f"Job {job_id} was not enqueued in your name. An admin cancels and repeats the own jobs; "
+            "ask a super admin."
+        )
+    return job
+
+
 def _filters(chosen: JobFilter, caller: Principal) -> records.JobFilter:
-    return records.JobFilter(**chosen.__dict__, token_id=caller.token_id)
+    admin_id = caller.admin_id if caller.actor is Actor.ADMIN else None
+    return records.JobFilter(**chosen.__dict__, token_id=caller.token_id, caller_admin_id=admin_id)

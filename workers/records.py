@@ -50,6 +50,7 @@ class Job:
     finished_at: datetime | None
     deadline_seconds: float | None
     retry_of: UUID | None
+    caller_admin_id: UUID | None
     attempt_count: int
     provider: str | None
     model: str | None
@@ -86,6 +87,7 @@ class JobFilter:
     user_id: str | None = None
     q: str | None = None
     token_id: UUID | None = None
+    caller_admin_id: UUID | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -129,6 +131,7 @@ def _values(filters: JobFilter, limit: int, before: UUID | None) -> dict[str, An
         "state": filters.state,
         "user_id": filters.user_id,
         "token_id": filters.token_id,
+        "caller_admin_id": filters.caller_admin_id,
         "like": None if filters.q is None else f"%{_escaped(filters.q)}%",
         "limit": limit,
         **_times(filters, before),
@@ -179,15 +182,15 @@ _DEADLINE = """extract(epoch FROM deadline_at - CASE WHEN retries = 0 THEN great
 
 _LIVE = f"""
 id, feature, state, lane, priority, input, metadata, user_id, plan, run_at, created_at,
-NULL::timestamptz AS finished_at, {_DEADLINE}, retry_of, calls AS attempt_count, NULL::text AS provider,
-NULL::text AS model,
+NULL::timestamptz AS finished_at, {_DEADLINE}, retry_of, caller_admin_id,
+calls AS attempt_count, NULL::text AS provider, NULL::text AS model,
 config_version, NULL::bigint AS input_tokens, NULL::bigint AS output_tokens, NULL::bigint AS cached_tokens,
 NULL::bigint AS reasoning_tokens, false AS tokens_estimated, cost_usd, NULL::integer AS latency_ms,
 NULL::text AS error_class, NULL::text AS error_message, NULL::text AS artifact_key"""
 
 _ENDED = f"""
 id, feature, state, lane, priority, input, metadata, user_id, plan, run_at, created_at, finished_at,
-{_DEADLINE}, retry_of, calls AS attempt_count, provider, model, config_version, input_tokens,
+{_DEADLINE}, retry_of, caller_admin_id, calls AS attempt_count, provider, model, config_version, input_tokens,
 output_tokens, cached_tokens, reasoning_tokens, tokens_estimated, cost_usd, latency_ms, error_class,
 error_message, artifact_key"""
 
@@ -208,6 +211,7 @@ _WANTED = """
     AND (%(state)s::text IS NULL OR state = %(state)s)
     AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s)
     AND (%(token_id)s::uuid IS NULL OR token_id = %(token_id)s)
+    AND (%(caller_admin_id)s::uuid IS NULL OR caller_admin_id = %(caller_admin_id)s)
     AND (%(like)s::text IS NULL OR id::text ILIKE %(like)s OR user_id ILIKE %(like)s
          OR input::text ILIKE %(like)s OR {error} ILIKE %(like)s)
 ORDER BY id DESC LIMIT %(limit)s"""

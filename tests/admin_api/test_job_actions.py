@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
+from admin_api.jobs import found
 from store.settings import Settings
 from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.nouns import assigned
 from tests.admin_api.test_jobs import JOB, finish
+from workers import records
 
 
 @pytest.fixture
@@ -165,6 +168,71 @@ def test_an_application_acts_on_its_own_jobs_only(api: Api, people: People, read
     assert one.post(f"/jobs/{job['id']}/cancel").status_code == 200
     assert other.post(f"/jobs/{job['id']}/retry").status_code == 404
     assert one.post(f"/jobs/{job['id']}/retry").status_code == 202
+
+
+@dataclass(frozen=True)
+class Crew:
+    """An admin, and who else enqueues; whose jobs the admin cancels and repeats is `own`."""
+
+    admin: Api
+    own: list[Api]
+    others: list[Api]
+
+
+@pytest.fixture
+def crew(people: People, api: Api, ready: Json) -> Crew:
+    admin, colleague = people.admin("admin"), people.admin("admin")
+    application, theirs = (people.application(owner=UUID(me(one))) for one in (admin, colleague))
+    return Crew(admin, [admin, application], [colleague, theirs, api, people.application()])
+
+
+def me(person: Api) -> str:
+    return str(person.get("/auth/me").json()["id"])
+
+
+def test_an_admin_ends_and_repeats_what_was_enqueued_in_the_own_name(crew: Crew, people: People) -> None:
+    for callers, status in ((crew.own, 200), (crew.others, 403)):
+        for caller in callers:
+            job_id = caller.made("/jobs", JOB)["id"]
+            assert crew.admin.get(f"/jobs/{job_id}").status_code == 200
+            answer = crew.admin.post(f"/jobs/{job_id}/cancel")
+            assert answer.status_code == status, answer.text
+            assert caller.get(f"/jobs/{job_id}").json()["state"] == (
+                "cancelled" if status == 200 else "queued"
+            )
+            people.run("SELECT cancel_jobs(ARRAY[%s]::uuid[])", [job_id])
+            answer = crew.admin.post(f"/jobs/{job_id}/retry")
+            assert answer.status_code == (202 if status == 200 else 403), answer.text
+    assert people.run("SELECT count(*) FROM jobs") == [(len(crew.own),)]
+
+
+def test_a_filter_lets_an_admin_through_to_the_own_jobs_only(crew: Crew, people: People, api: Api) -> None:
+    own = {caller.made("/jobs", JOB)["id"] for caller in crew.own}
+    others = {caller.made("/jobs", JOB)["id"] for caller in crew.others}
+    every = {"feature": "tarot_reading"}
+    assert crew.admin.post("/jobs/cancel", every).json() == {"cancelled": len(own)}
+    assert {str(id_) for (id_,) in people.run("SELECT id FROM jobs")} == others
+    assert api.post("/jobs/cancel", every).json() == {"cancelled": len(others)}
+    retried = crew.admin.post("/jobs/retry", every).json()
+    assert retried["retried"] == len(own)
+    assert {str(id_) for (id_,) in people.run("SELECT retry_of FROM jobs")} == own
+
+
+def test_what_the_api_would_let_an_admin_do_the_database_does_not(
+    crew: Crew, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("admin_api.job_actions._own", lambda using, job_id, _: found(using, job_id, None))
+    monkeypatch.setattr(
+        "admin_api.job_actions._filters", lambda chosen, _: records.JobFilter(**chosen.__dict__)
+    )
+    jobs = [caller.made("/jobs", JOB)["id"] for caller in crew.others]
+    assert crew.admin.post(f"/jobs/{jobs[0]}/cancel").status_code == 409
+    assert crew.admin.post("/jobs/cancel", {"feature": JOB["feature"]}).json() == {"cancelled": 0}
+    for job_id in jobs:
+        people.run("SELECT cancel_jobs(ARRAY[%s]::uuid[])", [job_id])
+        assert crew.admin.post(f"/jobs/{job_id}/retry").status_code == 500
+    assert crew.admin.post("/jobs/retry", {"state": "cancelled"}).status_code == 500
+    assert people.run("SELECT count(*) FROM jobs") == [(0,)]
 
 
 @pytest.mark.usefixtures("ready")

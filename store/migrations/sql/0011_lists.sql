@@ -1,0 +1,63 @@
+-- Whose jobs a caller may end or run again.
+
+-- --- Rights -------------------------------------------------------------------------------------------
+
+-- Whether the caller may end a job, or run it again: an application what it enqueued, an admin what was enqueued
+-- in the own name, a super admin with a second factor any. Services may, and are kept from it by grants. The
+-- setting `role` tells who called; in a function that runs as the owner current_user would be the owner.
+CREATE FUNCTION caller_may_act_on(token_id uuid, caller_admin_id uuid) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT CASE current_setting('role')
+        WHEN 'orrery_application' THEN coalesce(token_id = caller_token(), false)
+        WHEN 'orrery_admin' THEN coalesce(caller_admin_id = caller_admin(), false)
+        WHEN 'orrery_super_admin' THEN caller_mfa()
+        ELSE true
+    END
+$$;
+
+CREATE OR REPLACE FUNCTION cancel_jobs(wanted uuid[]) RETURNS SETOF uuid
+LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    WITH locked AS (
+        SELECT id FROM jobs WHERE id = ANY (wanted) AND caller_may_act_on(token_id, caller_admin_id)
+        ORDER BY id FOR UPDATE
+    ), ended AS (
+        DELETE FROM jobs USING locked WHERE jobs.id = locked.id RETURNING jobs.*
+    ), recorded AS (
+        INSERT INTO job_history (
+            id, feature, capability, lane, priority, state, input, user_id, plan, metadata, caller_admin_id,
+            token_id, created_at, run_at, deadline_at, started_at, finished_at, run, retries, calls, error_class,
+            error_message, config_version, cost_usd, worker, retry_of, crashes)
+        SELECT
+            id, feature, capability, lane, priority, 'cancelled', input, user_id, plan, metadata, caller_admin_id,
+            token_id, created_at, run_at, deadline_at, started_at, now(), run, retries, calls, 'cancelled',
+            'The job was cancelled.', config_version, cost_usd, worker, retry_of, crashes
+        FROM ended
+    )
+    SELECT id FROM ended
+$$;
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION cancel_jobs(uuid[]) SET search_path = %I, pg_temp', current_schema());
+END $$;
+DROP FUNCTION caller_may_end(uuid);
+
+-- A retry names the job that it repeats: its caller must be one who may. With the caller's own rights, and in
+-- plpgsql, which plans once a session and not once a row.
+CREATE FUNCTION caller_may_repeat(job_id uuid) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM job_history WHERE id = job_id AND caller_may_act_on(token_id, caller_admin_id));
+END $$;
+DO $$
+DECLARE
+    mine CONSTANT text := 'token_id IS NOT DISTINCT FROM (SELECT caller_token()) '
+        'AND caller_admin_id IS NOT DISTINCT FROM (SELECT caller_admin()) '
+        'AND (retry_of IS NULL OR caller_may_repeat(retry_of))';
+BEGIN
+    EXECUTE format('ALTER POLICY orrery_admin_insert ON jobs WITH CHECK (%s)', mine);
+    EXECUTE format('ALTER POLICY orrery_application_insert ON jobs WITH CHECK (%s)',
+        'token_id = (SELECT caller_token()) AND ' || mine);
+END $$;
+
+-- Second factors are deleted by the API itself, or at the machine.
+DROP POLICY orrery_super_admin_delete ON admin_second_factors;
+REVOKE DELETE ON admin_second_factors FROM orrery_super_admin;
