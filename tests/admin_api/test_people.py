@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import jwt
 import pytest
 
-from admin_api.tokens import verify_admin_jwt
 from standalone import people as at_the_machine
 from standalone.people import PeopleError
 from store.settings import Settings
-from store.vault import Keyring
 from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.logins import PASSWORD, audited, person
 
@@ -299,9 +298,9 @@ def test_what_an_operator_does_is_audited(settings: Settings, people: People) ->
         ("cli", "tokens", "create"),
         ("cli", "tokens", "update"),
     ]
-    claims = verify_admin_jwt(Keyring.load(settings), token)
-    left = claims.expires_at - datetime.now(UTC)
-    assert claims.mfa
+    claims = jwt.decode(token, options={"verify_signature": False})
+    left = datetime.fromtimestamp(claims["exp"], UTC) - datetime.now(UTC)
+    assert claims["mfa"] is True
     assert timedelta(minutes=59) < left <= timedelta(minutes=60)
     assert people.nobody(token).get("/admins").status_code == 200
     assert people.nobody(clear).get("/jobs").status_code == 401

@@ -150,6 +150,7 @@ def test_no_token_of_another_time_or_place(http: httpx.Client, forge: Forge) -> 
         {"exp": now - minute},
         {"exp": 0},
         {"exp": "tomorrow"},
+        {"exp": now + 2 * hour},
         {"exp": 1e300},
         {"exp": [1]},
         {"nbf": now + minute},
