@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections import deque
+
+import dramatiq
 import redis
 from dramatiq import Middleware
-from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.errors import ConnectionClosed
+
+from workers.doorbells import NAMESPACE, messages_key
 
 POLL_MILLISECONDS = 50
 """How often an idle worker looks for a doorbell. Ring to start takes 25-55 ms; with dramatiq's 1 s, 400."""
 
-_CONNECTIONS = 32  # an acknowledgement takes a fraction of a millisecond: they carry a thousand threads
+_CONNECTIONS = 32  # they carry a thousand threads: only consumers talk to Redis, and only for a moment
 
 
-def worker_broker(redis_url: str) -> RedisBroker:
-    """A broker without any of dramatiq's default middleware: the job row decides what they would.
+def worker_broker(redis_url: str) -> DoorbellBroker:
+    """A broker with connections of its own."""
+    # A plain pool refuses the 101st connection, and a consumer that is refused rests for 3 s.
+    connections = redis.BlockingConnectionPool.from_url(
+        redis_url, max_connections=_CONNECTIONS, timeout=5, socket_timeout=5, socket_connect_timeout=5
+    )
+    return DoorbellBroker(redis.Redis.from_pool(connections))
+
+
+class DoorbellBroker(RedisBroker):
+    """dramatiq's Redis broker, for messages of which none is ever delayed and each may be lost.
+
+    It has none of dramatiq's default middleware: the job row decides what they would.
 
     Retries, AgeLimit     a job's retries and deadline are columns of its row
     TimeLimit             cannot interrupt a blocked socket; the call's own deadline is the limit
@@ -21,9 +38,63 @@ def worker_broker(redis_url: str) -> RedisBroker:
     Callbacks, Pipelines  what follows a job is inserted by the transaction that ends it
     Prometheus            listens on every interface
     """
-    middleware: list[Middleware] = []
-    # A plain pool refuses the 101st connection, and a thread whose acknowledgement is refused rests for 5 s.
-    connections = redis.BlockingConnectionPool.from_url(
-        redis_url, max_connections=_CONNECTIONS, timeout=5, socket_timeout=5, socket_connect_timeout=5
-    )
-    return RedisBroker(client=redis.Redis.from_pool(connections), middleware=middleware)
+
+    def __init__(self, client: redis.Redis) -> None:
+        middleware: list[Middleware] = []
+        super().__init__(client=client, middleware=middleware, namespace=NAMESPACE)  # type: ignore[no-untyped-call] # dramatiq's
+
+    @property
+    def consumer_class(self) -> type[DoorbellConsumer]:
+        """What `consume` makes."""
+        return DoorbellConsumer
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue without dramatiq's second one for delayed messages, which would be polled, too."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+
+class DoorbellConsumer(_RedisConsumer):
+    """dramatiq's consumer, whose acknowledgements leave many at a time, before it fetches more.
+
+    Each was a round trip of a job's thread before. One that is lost with the process only means that a
+    doorbell rings for a job that has ended.
+    """
+
+    broker: DoorbellBroker
+
+    def __init__(self, broker: DoorbellBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call] # dramatiq's
+        self._answered: deque[str] = deque()
+        self._acks_key = f"{broker.namespace}:__acks__.{broker.broker_id}.{queue_name}"
+
+    def ack(self, message: dramatiq.MessageProxy) -> None:
+        """Note that a job's thread is done with its doorbell."""
+        self._answered.append(message.options["redis_message_id"])
+        self.queued_message_ids.discard(message.message_id)
+
+    def __next__(self) -> dramatiq.MessageProxy | None:
+        """The next doorbell; None after a pause without any."""
+        if not self.message_cache:
+            self._acknowledge()
+        found: dramatiq.MessageProxy | None = super().__next__()  # type: ignore[no-untyped-call] # dramatiq's
+        return found
+
+    def close(self) -> None:
+        """Acknowledge the last ones."""
+        self._acknowledge()
+        super().close()
+
+    def _acknowledge(self) -> None:
+        ids = [self._answered.popleft() for _ in range(len(self._answered))]
+        if not ids:
+            return
+        try:
+            with self.broker.client.pipeline(transaction=False) as pipeline:
+                pipeline.srem(self._acks_key, *ids)
+                pipeline.hdel(messages_key(self.queue_name), *ids)
+                pipeline.execute()
+        except redis.ConnectionError as error:
+            raise ConnectionClosed(error) from None

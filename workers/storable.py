@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import orjson
+
 DEEPEST = 64
 """Levels of nesting that are kept."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_SUSPICIOUS = re.compile(r"\\u0000|[\ud800-\udfff]")  # in JSON; an innocent backslash only costs a look
+_NUL = rb"\u0000"  # in JSON; an innocent backslash before it only costs a look
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -30,21 +32,26 @@ def storable(value: Any, depth: int = DEEPEST) -> Any:
     return value
 
 
-def dumps(rows: Iterable[Mapping[str, Any]]) -> str:
+def dumps(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """`rows` as a JSON array that PostgreSQL takes. UUIDs, decimals and times become texts.
 
-    Walking through every value took 5 % of a worker's time, so only a row whose JSON looks unstorable is.
+    Walking through every value took 5 % of a worker's time, so only a row whose JSON looks unstorable is;
+    the standard library's encoder took another 7 %.
     """
-    return f"[{','.join(map(_dumped, rows))}]"
+    return b"[" + b",".join(map(_dumped, rows)) + b"]"
 
 
-def _dumped(row: Mapping[str, Any]) -> str:
+def _dumped(row: Mapping[str, Any]) -> bytes:
     try:
-        text = _json(row)
-    except RecursionError:
-        return _json(storable(row))
-    deep = text.count("{") + text.count("[") > DEEPEST
-    return _json(storable(row)) if deep or _SUSPICIOUS.search(text) else text
+        text = orjson.dumps(row, default=str, option=orjson.OPT_PASSTHROUGH_DATETIME)
+    except orjson.JSONEncodeError:  # lone surrogates, nesting without end, numbers of more than 64 bits
+        return _walked(row)
+    deep = text.count(b"{") + text.count(b"[") > DEEPEST
+    return _walked(row) if deep or _NUL in text else text
+
+
+def _walked(row: Mapping[str, Any]) -> bytes:
+    return _json(storable(row)).encode()
 
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode

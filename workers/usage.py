@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -146,5 +147,8 @@ def _price(price: Price | None) -> dict[str, Any] | None:
 
 def _members(row: AttemptRow | Price) -> dict[str, Any]:
     """What is set. `dataclasses.asdict` copies deeply, which took 12 % of a worker's time."""
-    values = ((name, getattr(row, name)) for name in row.__slots__)
+    values = zip(row.__slots__, _values[type(row)](row), strict=True)
     return {name: value for name, value in values if value is not None}
+
+
+_values = {kind: attrgetter(*kind.__slots__) for kind in (AttemptRow, Price)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -66,8 +67,13 @@ def setting(provider: Provider, name: str, default: str) -> str:
 
 
 def _url(provider: Provider, path: str) -> str:
+    return _address(provider.slug, provider.base_url, path, urlencode(_texts(provider, "extra_query")))
+
+
+@lru_cache(maxsize=1024)
+def _address(slug: str, base_url: str, path: str, extra: str) -> str:
     try:
-        base = urlsplit(provider.base_url.strip())
+        base = urlsplit(base_url.strip())
         usable = (
             base.scheme in ("http", "https") and bool(base.hostname) and (base.port is None or base.port > 0)
         )
@@ -75,16 +81,15 @@ def _url(provider: Provider, path: str) -> str:
         usable = False
     if not usable:
         raise ConfigurationError(
-            f"base_url of provider {provider.slug!r} must be an http:// or https:// address with a host."
+            f"base_url of provider {slug!r} must be an http:// or https:// address with a host."
         )
     if base.username is not None or base.password is not None:
         raise ConfigurationError(
-            f"base_url of provider {provider.slug!r} must not hold a user or password; store the key "
-            f"as api_key."
+            f"base_url of provider {slug!r} must not hold a user or password; store the key as api_key."
         )
-    extra = urlencode(_texts(provider, "extra_query"))
-    query = "&".join(part for part in (urlsplit(path).query, base.query, extra) if part)
-    full_path = f"{base.path.rstrip('/')}/{urlsplit(path).path.lstrip('/')}"
+    below = urlsplit(path)
+    query = "&".join(part for part in (below.query, base.query, extra) if part)
+    full_path = f"{base.path.rstrip('/')}/{below.path.lstrip('/')}"
     return urlunsplit((base.scheme, base.netloc, full_path, query, ""))
 
 

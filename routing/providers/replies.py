@@ -43,7 +43,7 @@ def json_object(response: HttpResponse) -> Mapping[str, Any]:
 def parse(text: str) -> Any:
     """The JSON value of `text`, None where it is none. Numbers must be finite: a database refuses others."""
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
 
@@ -141,7 +141,8 @@ def audio_type(audio: bytes, content_type: str) -> str | None:
 def _data(text: str) -> Mapping[str, Any] | None:
     stripped = text.strip()
     fenced = _FENCE.match(stripped)
-    value = parse(fenced.group(1) if fenced else stripped)
+    written = fenced.group(1).strip() if fenced else stripped
+    value = parse(written) if written.startswith("{") else None
     return value if isinstance(value, Mapping) else None
 
 
@@ -159,3 +160,6 @@ def _finite(digits: str) -> float:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
