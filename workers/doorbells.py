@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any
 from uuid import UUID
 
 import dramatiq
@@ -27,10 +27,6 @@ LANES = ("interactive", "standard", "batch")
 
 NAMESPACE = "dramatiq"
 """What dramatiq's keys in Redis begin with."""
-
-_Key: TypeAlias = (
-    bytes | bytearray | memoryview[int] | str | int | float
-)  # redis's, whose Mapping is invariant
 
 _CONNECTIONS = 16
 _TIMEOUT_SECONDS = 0.5
@@ -80,7 +76,7 @@ class Doorbells:
             return True
         if time.monotonic() < self._silent_until:
             return False
-        messages: dict[_Key, bytes] = dict(message(*job, lane) for job in jobs)
+        messages: dict[Any, bytes] = dict(message(*job, lane) for job in jobs)
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hset(messages_key(lane), mapping=messages)
