@@ -16,12 +16,13 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from bench.contenders.orrery import Orrery
-from bench.past import invent
+from bench.past import count, invent
 from bench.result import Bound, Effort, Result
 from bench.runs import Runs
 from bench.stage import Stage, configure
 from bench.throughput import Round, Scenario, fitting, turn
 from standalone.schema import migrate
+from store.database import Role, open_pool
 
 _ROWS = 1_000_000
 _PATTERNS = 24  # real jobs that the past is copied from
@@ -41,6 +42,10 @@ def measure(stage: Stage, effort: Effort, progress: Callable[[str], None]) -> Re
         with Runs(stages[_FULL]) as runs:
             runs.finished(_PATTERNS)
         partitions, megabytes = invent(stages[_FULL].db, rows)
+        with closing(open_pool(stages[_FULL].settings.database(), Role.WORKER, size=1)) as pool:
+            count(pool)
+        stages[_FULL].db.execute("VACUUM (ANALYZE)")
+        stages[_FULL].db.execute("CHECKPOINT")
         pairs = _play(stages, contenders, scenario, effort, progress)
     ratios = [pair[_FULL].jobs_per_second / pair[_EMPTY].jobs_per_second for pair in pairs]
     rates = {name: median(pair[name].jobs_per_second for pair in pairs) for name in (_EMPTY, _FULL)}

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from psycopg import Connection, sql
 
 from bench.result import BenchError
+from store.database import Pool
+from workers import rollup
 
 DAYS = 7
 """Days that the past covers, today among them."""
@@ -67,6 +69,15 @@ def invent(db: Connection, rows: int) -> tuple[int, int]:
     if jobs != rows + before[0] or calls < jobs:
         raise BenchError(f"The past has {jobs} jobs and {calls} calls, not {rows + before[0]}.")
     return partitions, megabytes
+
+
+def count(pool: Pool) -> None:
+    """Count the past into the statistics, as workers would have done when it was the present."""
+    while True:
+        with pool.connection() as db:
+            step = rollup.advance(db, pause_seconds=0)
+        if step is not None and step.caught_up:
+            return
 
 
 def _copy(db: Connection, table: str, key: str, changed: Mapping[str, str]) -> sql.Composed:
