@@ -64,6 +64,11 @@ class Role(StrEnum):
     APPLICATION = "orrery_application"
 
 
+# A worker has few statements and uses each for ever. psycopg would have each connection plan them five times
+# before it prepares them, and plans over the history's partitions take milliseconds.
+_PREPARED_AFTER = {Role.WORKER: 0}
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A caller as the policies of row level security know it.
@@ -161,7 +166,11 @@ def open_pool(
     return ConnectionPool(
         conninfo(database_url, role, application=application),
         connection_class=psycopg.Connection[DictRow],
-        kwargs={"autocommit": True, "row_factory": dict_row},
+        kwargs={
+            "autocommit": True,
+            "row_factory": dict_row,
+            "prepare_threshold": _PREPARED_AFTER.get(role, 5),
+        },
         min_size=1,
         max_size=size,
         max_idle=300,

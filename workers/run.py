@@ -12,6 +12,7 @@ from importlib.metadata import version
 import redis
 from dramatiq.worker import Worker
 
+from store.database import Pool, Role, open_pool
 from store.settings import Settings
 from workers import lifecycle
 from workers.actors import declare
@@ -49,11 +50,15 @@ class WorkerProcess:
             threads=threads,
             on_breaker_change=lambda *change: self._clerk.breaker_changed(*change),
         )
-        self._clerk = _clerk(settings, self._runtime, lanes, threads)
+        # Two threads, two connections: each statement is planned twice, not once for each connection of jobs.
+        self._upkeep = open_pool(
+            settings.database(), Role.WORKER, size=2, application="orrery upkeep", timeout=10
+        )
+        self._clerk = _clerk(settings, self._runtime, self._upkeep, lanes, threads)
         self._doorbells = Doorbells(settings.redis())
         self._isolation = Isolation(settings.environment(), most=min(threads, MOST_PROCESSES))
         self._feeder = Feeder(
-            self._runtime.pool,
+            self._upkeep,
             self._doorbells,
             window=settings.doorbell_window,
             lease_seconds=settings.lease_seconds,
@@ -93,16 +98,17 @@ class WorkerProcess:
             logger.warning("Doorbells were not given back: %s", type(error).__name__)
         finally:
             self._clerk.stop()
+            self._upkeep.close()
             self._runtime.close()
             self._isolation.wait(seconds=max(0.0, give_up - time.monotonic()))
             self._doorbells.close()
 
 
-def _clerk(settings: Settings, runtime: Runtime, lanes: Sequence[str], threads: int) -> Clerk:
+def _clerk(settings: Settings, runtime: Runtime, pool: Pool, lanes: Sequence[str], threads: int) -> Clerk:
     tools = runtime.tools
     itself = Presence(tools.worker, tuple(lanes), threads, version("orrery"), settings.heartbeat_seconds)
     return Clerk(
-        runtime.pool,
+        pool,
         tools.snapshots,
         itself,
         breaker_state=tools.breakers.state,

@@ -21,7 +21,7 @@ from workers.lifecycle import Tools
 
 logger = logging.getLogger(__name__)
 
-_MOST_CONNECTIONS = 12  # statements are short: a dozen connections carry hundreds of threads
+_MOST_CONNECTIONS = 10  # statements are short: these carry hundreds of threads
 
 
 class Runtime:
@@ -39,7 +39,7 @@ class Runtime:
         self.pool = open_pool(
             settings.database(),
             Role.WORKER,
-            size=min(threads + 2, _MOST_CONNECTIONS),
+            size=min(threads + 1, _MOST_CONNECTIONS),
             application=f"orrery {purpose}",
             timeout=10,
         )
