@@ -40,11 +40,12 @@ from store.database import (
 )
 from store.ids import new_id
 from store.settings import Settings
-from workers import jobs, records
+from workers import jobs, lists, records
 from workers.backpressure import Backpressure, QueueFull
 from workers.bulk import Bulk, Ids
 from workers.doorbells import Doorbells
 from workers.jobs import IdempotencyKey, NewJob, find_key, insert
+from workers.lists import Found
 from workers.records import Job, JobFilter
 from workers.requests import Accepted, JobRequest, KeyReused, Sender, checked_key
 from workers.window import Window
@@ -251,22 +252,21 @@ class Client:
         with self._pool.connection() as db:
             return records.find(db, job_id, token_id=token_id)
 
-    def jobs(
-        self,
-        filters: JobFilter,
-        *,
-        limit: int = 50,
-        before: UUID | None = None,
-        timeout: float | None = None,
-    ) -> list[Job]:
-        """Up to `limit` jobs without result and attempts, newest first, made before the job `before`.
+    def jobs(self, filters: JobFilter, *, limit: int = 50, before: UUID | None = None) -> list[Job]:
+        """Up to `limit` jobs without result and attempts, newest first, made before the job `before`."""
+        with self._pool.connection() as db:
+            return lists.page(db, filters, limit=limit, before=before)
 
-        Raises psycopg.errors.QueryCanceled where the search takes longer than `timeout` seconds.
+    def search(
+        self, filters: JobFilter, *, limit: int, before: UUID | None, seconds: float, timeout: float
+    ) -> Found:
+        """A page of jobs as of `jobs`; a search in texts stops after `seconds`, and the next page goes on.
+
+        Raises psycopg.errors.QueryCanceled where a statement takes longer than `timeout` seconds.
         """
         with self._pool.connection() as db, db.transaction():
-            milliseconds = 0 if timeout is None else max(1, round(timeout * 1000))
-            db.execute("SELECT set_config('statement_timeout', %s, true)", [str(milliseconds)])
-            return records.page(db, filters, limit=limit, before=before)
+            db.execute("SELECT set_config('statement_timeout', %s, true)", [str(round(timeout * 1000))])
+            return lists.search(db, filters, limit=limit, before=before, seconds=seconds)
 
     def is_finished(self, job_id: UUID) -> bool:
         """Whether the job has ended (or never was): the cheapest question there is."""

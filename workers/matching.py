@@ -8,7 +8,7 @@ from uuid import UUID
 
 from routing.errors import RoutingError
 from store.database import Connections
-from workers import records
+from workers import lists
 from workers.bulk import Retried
 from workers.client import Client, repeated
 from workers.jobs import IdempotencyKey
@@ -25,7 +25,7 @@ def cancel_all(client: Client, pool: Connections, filters: JobFilter) -> int:
     cancelled, before = 0, None
     while True:
         with pool.connection() as db:
-            ids = records.unfinished(db, filters, limit=_BATCH, before=before)
+            ids = lists.unfinished(db, filters, limit=_BATCH, before=before)
         if not ids:
             return cancelled
         cancelled += client.cancel_many(ids)
@@ -66,4 +66,4 @@ def _ended(pool: Connections, filters: JobFilter) -> Iterator[Job]:
 
 def _page(pool: Connections, filters: JobFilter, before: UUID | None) -> list[Job]:
     with pool.connection() as db:
-        return records.page(db, filters, limit=_PAGE, before=before, with_input=True)
+        return lists.page(db, filters, limit=_PAGE, before=before, with_input=True)

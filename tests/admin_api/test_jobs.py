@@ -157,7 +157,7 @@ def test_a_failed_job_says_why(api: Api, people: People) -> None:
     assert shown["result"] is None
 
 
-def test_jobs_can_be_found(api: Api, people: People) -> None:
+def test_jobs_can_be_found(api: Api, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     assigned(api)
     assigned(api, "cv_draft")
     ids = [api.made("/jobs", JOB | {"user_id": f"u{n % 2}"})["id"] for n in range(5)]
@@ -179,6 +179,13 @@ def test_jobs_can_be_found(api: Api, people: People) -> None:
     assert found(user_id="u1") == [ids[3], ids[1]]
     assert found(q="100%") == [ids[0]]
     assert found(q="ada") == [other]
+    assert found(q=ids[2]) == [ids[2]]
+    monkeypatch.setattr("admin_api.jobs._READ_SECONDS", 0)
+    monkeypatch.setattr("workers.lists._AT_ONCE", 1)
+    first = api.get("/jobs", params={"q": "100%"}).json()
+    assert first["items"] == [], "there was no time for more than one job"
+    assert first["next_cursor"] is not None
+    assert found(q="100%") == [ids[0]]
     for name, value in (("state", "lost"), ("q", "a\0b"), ("cursor", "e30")):
         refused = api.get("/jobs", params={name: value})
         assert refused.status_code == 422
