@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 import dramatiq
@@ -14,6 +15,8 @@ from workers.doorbells import NAMESPACE, messages_key
 
 POLL_MILLISECONDS = 50
 """How often an idle worker looks for a doorbell. Ring to start takes 25-55 ms; with dramatiq's 1 s, 400."""
+
+_FULL_SECONDS = 0.005  # between two looks whether there is room; a process of 8 threads ends 2 jobs in it
 
 _CONNECTIONS = 32  # they carry a thousand threads: only consumers talk to Redis, and only for a moment
 
@@ -57,10 +60,12 @@ class DoorbellBroker(RedisBroker):
 
 
 class DoorbellConsumer(_RedisConsumer):
-    """dramatiq's consumer, whose acknowledgements leave many at a time, before it fetches more.
+    """dramatiq's consumer, but it goes to Redis for several doorbells at a time.
 
-    Each was a round trip of a job's thread before. One that is lost with the process only means that a
-    doorbell rings for a job that has ended.
+    It fetches once a quarter of what it may hold is free, where dramatiq fetches each single one; and it
+    acknowledges, just before, what was answered meanwhile, where dramatiq has the job's thread make a round
+    trip. Together they were a sixth of a busy worker's time. An acknowledgement that is lost with the process
+    only means that a doorbell rings for a job that has ended.
     """
 
     broker: DoorbellBroker
@@ -78,6 +83,9 @@ class DoorbellConsumer(_RedisConsumer):
     def __next__(self) -> dramatiq.MessageProxy | None:
         """The next doorbell; None after a pause without any."""
         if not self.message_cache:
+            if self.outstanding_message_count > self.prefetch * 3 // 4:
+                time.sleep(_FULL_SECONDS)
+                return None
             self._acknowledge()
         found: dramatiq.MessageProxy | None = super().__next__()  # type: ignore[no-untyped-call] # dramatiq's
         return found
