@@ -35,6 +35,7 @@ from admin_api import (
     metrics,
     model_prices,
     models,
+    pages,
     people,
     personal_keys,
     provider_health,
@@ -82,6 +83,7 @@ def create_app(settings: Settings, *, pause_seconds: float = 30) -> FastAPI:
         pause_seconds=pause_seconds,
     )
     errors.install(app)
+    pages.install(app)
     app.add_middleware(guards.Guards, private=[f"{PREFIX}/"])
     if settings.proxies:  # the outermost: all others see who calls, not the proxy
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.proxies)

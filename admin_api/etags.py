@@ -106,6 +106,17 @@ def expect(request: Request, path: str) -> None:
     request.state.expected = _Expected(expected, reader)
 
 
+def expect_tag(request: Request, endpoint: Callable[..., Any], tag: str) -> None:
+    """Take note of the tag that a form was made of: what the tagged `endpoint` shows under the same keys must
+    still have it when the form is written."""
+    request.state.expected = _Expected((tag,), _TAGGED[endpoint])
+
+
+def tag_of(shown: BaseModel) -> str:
+    """The ETag of a noun."""
+    return _tag(json.loads(shown.model_dump_json(by_alias=True)))
+
+
 def compare(request: Request, session: Session) -> None:
     """Check the expectation, if there is one, against what `session` sees. Raises Stale; NotFound."""
     expected: _Expected | None = getattr(request.state, "expected", None)
@@ -114,7 +125,7 @@ def compare(request: Request, session: Session) -> None:
     found = expected.reader.find(request, session)
     if found is None or expected.tags == ("*",):
         return
-    if _tag(json.loads(found.model_dump_json(by_alias=True))) not in expected.tags:
+    if tag_of(found) not in expected.tags:
         raise Stale("It was changed since you read it. Read it again, and repeat your change on that.")
 
 

@@ -1,17 +1,18 @@
 """Sessions of people: how they begin, go on and end.
 
-A session has one refresh token at a time. Each refresh uses it up and makes the next; one that comes a second
-time was stolen, or its thief was faster, so the session ends, whichever of the two it is. There is no grace
-period for a client whose answer was lost: within it a thief would be that client. It logs in again.
+A browser's session is held by a cookie (`browser.py`), a program's by one refresh token at a time. Each
+refresh uses it up and makes the next; one that comes a second time was stolen, or its thief was faster, so
+the session ends, whichever of the two it is. There is no grace period for a client whose answer was lost:
+within it a thief would be that client. It logs in again.
 
 Access tokens name their session, and every request looks at it: what is revoked here is refused at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -43,6 +44,7 @@ _KNOWN_DAYS = 90  # how long a network is remembered
 _KEPT_DAYS = 90  # how long ended sessions are
 
 Database = psycopg.Connection[DictRow]
+Held = TypeVar("Held")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +71,45 @@ class Issued:
         return "<Issued>"
 
 
+# `factor` changes whenever a code is used up.
 _FIND = """
-SELECT id, email, role, is_active, password_hash,
-       EXISTS (
-           SELECT FROM admin_second_factors WHERE admin_id = admins.id AND confirmed_at IS NOT NULL
-       ) AS has_factor,
+SELECT id, email, role, is_active, password_hash, factor IS NOT NULL AS has_factor, factor,
        EXISTS (
            SELECT FROM admin_networks WHERE admin_id = admins.id AND network = %(network)s
              AND last_login_at > now() - make_interval(days => %(days)s)
        ) AS is_known
-FROM admins WHERE email = %(email)s"""
+FROM admins LEFT JOIN LATERAL (
+    SELECT concat_ws(' ', id, last_step, (
+        SELECT count(*) FROM admin_recovery_codes WHERE factor_id = factors.id AND used_at IS NULL
+    )) AS factor
+    FROM admin_second_factors factors WHERE admin_id = admins.id AND confirmed_at IS NOT NULL
+) confirmed ON true
+WHERE email = %(email)s"""
 
 
 def log_in(using: Services, client: Client, *, email: str, password: str, code: str | None) -> Issued:
-    """Begin a session. Raises WrongCredentials, CodeRequired, CodeWrong or TooOften.
+    """Begin a program's session. Raises WrongCredentials, CodeRequired, CodeWrong or TooOften."""
+    person = recognised(using, client, email=email, password=password)
+
+    def issued(db: Database, session_id: UUID) -> Issued:
+        return _issue(db, using, session_id, person, mfa=person["has_factor"])
+
+    return begun(using, client, person, code, issued)
+
+
+def find(db: Database, client: Client, email: str) -> DictRow | None:
+    """What logging in wants to know of the person with this address, tidied."""
+    return db.execute(_FIND, {"email": email, "network": client.network, "days": _KNOWN_DAYS}).fetchone()
+
+
+def recognised(using: Services, client: Client, *, email: str, password: str) -> DictRow:
+    """The person whose password this is, as `find` knows them. Raises WrongCredentials or TooOften.
 
     It takes as long, and says the same, whether there is no such person or the password is wrong.
     """
     address = tidied_email(email)
     with using.pool.connection() as db:
-        named = {"email": address, "network": client.network, "days": _KNOWN_DAYS}
-        found = db.execute(_FIND, named).fetchone()
+        found = find(db, client, address)
     is_known = found is not None and found["is_known"]
     counted = throttles.for_password(address, client.network, is_known=is_known)
     throttles.count(using.pool, counted)
@@ -97,17 +117,32 @@ def log_in(using: Services, client: Client, *, email: str, password: str, code: 
     if found is None or not is_right or not found["is_active"]:
         _note_failure(using, client, address, found, "password" if found and not is_right else "account")
         raise WrongCredentials
+    throttles.forgive(using.pool, counted)
+    return found
+
+
+def begun(
+    using: Services,
+    client: Client,
+    person: DictRow,
+    code: str | None,
+    hold: Callable[[Database, UUID], Held],
+) -> Held:
+    """Begin the session of somebody recognised; answers what `hold`, in its transaction, makes to hold it by.
+
+    Raises CodeRequired, CodeWrong or TooOften; WrongCredentials where the person was changed meanwhile.
+    """
     how = "password"
-    if found["has_factor"]:
-        throttles.forgive(using.pool, counted)
+    if person["has_factor"]:
         if code is None:
             raise CodeRequired
-        how = _checked_code(using, client, found, code)
+        how = _checked_code(using, client, person, code)
     with using.pool.connection() as db, db.transaction():
-        issued = _begin(db, using, client, found, how)
-    failed_before = counted[:1] if found["has_factor"] else counted  # the rest is forgiven already
+        session_id = _begin(db, client, person, how)
+        held = hold(db, session_id)
+    failed_before = throttles.for_password(person["email"], client.network, is_known=True)[:1]
     throttles.forgive(using.pool, failed_before, forget=[throttles.PAIR])
-    return issued
+    return held
 
 
 def _checked_code(using: Services, client: Client, admin: DictRow, code: str) -> str:
@@ -134,11 +169,10 @@ def _note_failure(using: Services, client: Client, email: str, admin: DictRow | 
         audit.record(db, Event("login_failed", "admins", who, actor="nobody", after=after))
 
 
-def _begin(db: Database, using: Services, client: Client, found: DictRow, how: str) -> Issued:
+def _begin(db: Database, client: Client, found: DictRow, how: str) -> UUID:
     """The session's rows. Raises WrongCredentials where the person was changed while they were checked."""
     db.execute("SELECT FROM admins WHERE id = %s FOR NO KEY UPDATE", [found["id"]])
-    named = {"email": found["email"], "network": client.network, "days": _KNOWN_DAYS}
-    now = db.execute(_FIND, named).fetchone()
+    now = find(db, client, found["email"])
     decisive = ("id", "password_hash", "is_active", "has_factor")
     if now is None or any(now[name] != found[name] for name in decisive):
         raise WrongCredentials
@@ -158,10 +192,9 @@ def _begin(db: Database, using: Services, client: Client, found: DictRow, how: s
         "ON CONFLICT (admin_id, network) DO UPDATE SET last_login_at = now()",
         [found["id"], client.network],
     )
-    issued = _issue(db, using, session_id, now, mfa=found["has_factor"])
     after = {"with": how, "mfa": found["has_factor"], "address": client.address}
     audit.record(db, Event("login", "sessions", session_id, admin_id=found["id"], after=after))
-    return issued
+    return session_id
 
 
 def _issue(
@@ -214,12 +247,17 @@ def _rotated(db: Database, using: Services, digest: bytes) -> Issued | None:
         "DELETE FROM admin_refresh_tokens WHERE session_id = %s AND used_at < now() - interval '7 days'",
         [session_id],
     )
+    prolong(db, session_id)
+    return _issue(db, using, session_id, session, mfa=session["mfa"])
+
+
+def prolong(db: Database, session_id: UUID) -> None:
+    """Note that a session is used: its idle days begin anew, within its longest."""
     db.execute(
         "UPDATE admin_sessions SET last_used_at = now(), expires_at = least("
         "now() + make_interval(days => %s), created_at + make_interval(days => %s)) WHERE id = %s",
         [IDLE_DAYS, LONGEST_DAYS, session_id],
     )
-    return _issue(db, using, session_id, session, mfa=session["mfa"])
 
 
 def end(

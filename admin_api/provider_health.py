@@ -70,7 +70,11 @@ def get_provider_health(provider_id: UUID, using: Using) -> ProviderHealth:
     with using.pool.connection() as db:
         if db.execute("SELECT FROM ai_providers WHERE id = %s", [provider_id]).fetchone() is None:
             raise NotFound(f"There is no provider {provider_id}.")
-        found = provider_health.health(db, provider_id)
+        return shown(provider_id, provider_health.health(db, provider_id))
+
+
+def shown(provider_id: UUID, found: Health) -> ProviderHealth:
+    """A provider's health as clients see it."""
     error = found.last_error
     return ProviderHealth(
         provider_id=provider_id,

@@ -12,7 +12,8 @@ Refused
 │   └── InUse         assignments need the row
 ├── Stale             the row is not what If-Match expects
 ├── Invalid           a field cannot hold this value
-│   └── RowsRefused   rows of a bulk are not valid
+│   ├── RowsRefused   rows of a bulk are not valid
+│   └── FieldsRefused fields of a form cannot be read
 ├── Malformed         the body is no JSON document
 ├── WrongMediaType    the body is not declared as JSON
 ├── TooLarge          the body exceeds its limit
@@ -134,6 +135,14 @@ class RowsRefused(Invalid):
 
     def __init__(self, message: str, errors: Sequence[FieldError]) -> None:
         super().__init__(message)
+        self.errors = tuple(errors)
+
+
+class FieldsRefused(Invalid):
+    """`errors` name the fields."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__("Some fields cannot be read. They are marked.")
         self.errors = tuple(errors)
 
 

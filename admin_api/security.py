@@ -24,6 +24,7 @@ from fastapi import Depends, Request, Response, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from psycopg.rows import DictRow
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
@@ -122,6 +123,14 @@ class Rule:
     enrolling: bool = False
     is_public: bool = False
 
+    def permits(self, principal: Principal) -> bool:
+        """Whether `principal` may."""
+        try:
+            self.check(principal)
+        except Forbidden:
+            return False
+        return True
+
     def check(self, principal: Principal) -> None:
         """Raise Forbidden where `principal` may not."""
         if principal.actor not in self.actors:
@@ -184,6 +193,14 @@ class UnguardedRoute(TypeError):
     """A route does not say who may call it."""
 
 
+def rule_of(endpoint: Callable[..., Any]) -> Rule:
+    """What the endpoint's `@allow` says. Raises UnguardedRoute where there is none."""
+    rule = _RULES.get(endpoint)
+    if rule is None:
+        raise UnguardedRoute(f"{endpoint.__module__}.{endpoint.__name__} has no @allow(...).")
+    return rule
+
+
 class GuardedRoute(APIRoute):
     """A route that knows its caller before it reads the body.
 
@@ -191,9 +208,7 @@ class GuardedRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        rule = _RULES.get(endpoint)
-        if rule is None:
-            raise UnguardedRoute(f"{path}: {endpoint.__name__} has no @allow(...).")
+        rule = rule_of(endpoint)
         options["openapi_extra"] = {**(options.get("openapi_extra") or {}), **rule.openapi}
         if not rule.is_public:
             # For OpenAPI alone: the answer to a missing credential is `authenticate`'s.
@@ -207,7 +222,7 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler behind the guard."""
         handle = super().get_route_handler()
-        rule = _RULES[self.endpoint]
+        rule = rule_of(self.endpoint)
         reads_body = self.body_field is not None
 
         async def guarded(request: Request) -> Response:
@@ -248,10 +263,10 @@ def authenticate(using: Services, headers: Headers) -> Principal:
     token = _bearer(headers.get("authorization"))
     if token.startswith(APP_PREFIX):
         return _application(using, token)
-    return _admin(using, token, is_local=_is_local(using, headers))
+    return _admin(using, token, is_local=is_local(using, headers))
 
 
-def _is_local(using: Services, headers: Headers) -> bool:
+def is_local(using: Services, headers: Headers) -> bool:
     """Whether second factors may be postponed: only this machine reaches the API, and no proxy on it."""
     settings = using.settings
     is_forwarded = any(name in headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
@@ -272,14 +287,18 @@ def _bearer(header: str | None) -> str:
     return token
 
 
-_ADMIN = """
-SELECT role, is_active, admin_sessions.mfa AS session_mfa,
-       revoked_at IS NULL AND expires_at > now() AS session_lives,
-       EXISTS (
-           SELECT FROM admin_second_factors WHERE admin_id = admins.id AND confirmed_at IS NOT NULL
-       ) AS has_factor
+PERSON = """
+role, is_active, admin_sessions.mfa AS session_mfa,
+revoked_at IS NULL AND expires_at > now() AS session_lives,
+EXISTS (
+    SELECT FROM admin_second_factors WHERE admin_id = admins.id AND confirmed_at IS NOT NULL
+) AS has_factor"""
+"""What `person` wants to know of an admin and a session."""
+
+_ADMIN = f"""
+SELECT {PERSON}
 FROM admins LEFT JOIN admin_sessions ON admin_sessions.id = %(session_id)s AND admin_id = admins.id
-WHERE admins.id = %(admin_id)s"""
+WHERE admins.id = %(admin_id)s"""  # noqa: S608 - every part is a constant
 
 
 def _admin(using: Services, token: str, *, is_local: bool) -> Principal:
@@ -294,16 +313,21 @@ def _admin(using: Services, token: str, *, is_local: bool) -> Principal:
         raise Unauthenticated("The admin of this token is not active any more.")
     if claims.session_id is not None and not row["session_lives"]:
         raise Unauthenticated("The session of this token has ended. Log in again.")
-    second_factor = SecondFactor.ENROLLED if row["has_factor"] else SecondFactor.MISSING
     mfa = claims.mfa if claims.session_id is None else row["session_mfa"]
+    return person(row, claims.admin_id, claims.session_id, mfa=mfa, is_local=is_local)
+
+
+def person(row: DictRow, admin_id: UUID, session_id: UUID | None, *, mfa: bool, is_local: bool) -> Principal:
+    """The caller of a row of `PERSON`, whose session lives. `mfa`: a second factor was given."""
+    second_factor = SecondFactor.ENROLLED if row["has_factor"] else SecondFactor.MISSING
     if second_factor is SecondFactor.MISSING and row["role"] == Actor.SUPER_ADMIN and is_local:
         second_factor = SecondFactor.POSTPONED
-        mfa = mfa or claims.session_id is not None
+        mfa = mfa or session_id is not None
     return Principal(
         Actor(row["role"]),
-        Caller(claims.admin_id, row["role"]),
+        Caller(admin_id, row["role"]),
         mfa=mfa,
-        session_id=claims.session_id,
+        session_id=session_id,
         second_factor=second_factor,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 from psycopg import Connection
@@ -46,6 +47,20 @@ def since_the_beginning(db: Database) -> list[Totals]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """The calls that ended within a minute; those without any are left out."""
+
+    minute: datetime
+    calls: int
+    failed: int
+
+
+def by_minute(db: Database, minutes: int) -> list[Minute]:
+    """The calls of the last minutes (a day's at most), the oldest first."""
+    return [Minute(**row) for row in db.execute(_BY_MINUTE, {"minutes": minutes})]
+
+
 def error_rates(db: Database) -> dict[str, float]:
     """Failed calls of the last five minutes by provider, of 1; those without calls are left out."""
     return {row["slug"]: row["rate"] for row in db.execute(_ERROR_RATES)}
@@ -55,6 +70,11 @@ _MEMBERS = (
     *("provider", "model", "feature", "outcome", "error_class", "calls", "cost_usd", "unpriced_calls"),
     "latency_ms_sum",
 )
+
+_BY_MINUTE = """
+SELECT minute, sum(calls)::bigint AS calls,
+    coalesce(sum(calls) FILTER (WHERE error_class IS NOT NULL), 0)::bigint AS failed
+FROM usage_minutes WHERE minute > now() - %(minutes)s * interval '1 minute' GROUP BY minute ORDER BY minute"""
 
 _ERROR_RATES = """
 SELECT slug, coalesce(sum(calls) FILTER (WHERE error_class IS NOT NULL), 0)::float8 / sum(calls) AS rate

@@ -14,6 +14,7 @@ import httpx
 import psycopg
 import pytest
 import uvicorn
+from fastapi import APIRouter
 
 from admin_api.app import create_app
 from admin_api.tokens import mint_admin_jwt, new_app_token
@@ -109,11 +110,13 @@ class People:
 
 
 @contextmanager
-def served(settings: Settings, **options: Any) -> Iterator[httpx.Client]:
-    """The API, made with these options, on a port of its own, and a client of it."""
+def served(settings: Settings, *routers: APIRouter, **options: Any) -> Iterator[httpx.Client]:
+    """The API, made with these options and with routes of the test's, on its own port, and a client of it."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     app = create_app(settings, **options)
+    for router in routers:
+        app.include_router(router)
     config = uvicorn.Config(app, log_level="warning", ws="none", proxy_headers=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -132,7 +135,7 @@ def served(settings: Settings, **options: Any) -> Iterator[httpx.Client]:
 def serve() -> Iterator[Callable[..., httpx.Client]]:
     """Starts servers that end with the test."""
     with ExitStack() as stack:
-        yield lambda settings, **options: stack.enter_context(served(settings, **options))
+        yield lambda settings, *routers, **options: stack.enter_context(served(settings, *routers, **options))
 
 
 @pytest.fixture

@@ -1,0 +1,19 @@
+"""The web UI: one module and one template per page. How to add one is told in docs/architecture.md."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from admin_api.pages import login, overview, static
+from admin_api.pages.layer import Layer
+
+
+def install(app: FastAPI) -> None:
+    """Serve the pages, and show people at browsers what goes wrong as pages, too."""
+    app.add_middleware(Layer)
+    for part in (
+        static,
+        login,
+        overview,
+    ):
+        app.include_router(part.router)

@@ -1,0 +1,278 @@
+"""Charts as SVG, made here: what they show is in the page before any script runs.
+
+pygal was tried first: each of its charts is 16 kB with a <style>, a <script> and an address elsewhere inside,
+none of which our policy lets through, and without them it has neither tooltips nor a theme.
+
+The drawing stretches to whatever room there is (`preserveAspectRatio="none"`, strokes that do not scale), and
+its labels are HTML beside it, so text has the same size on a phone and on a wall. Points and bars can be
+reached by keyboard and tell their value; each chart brings its numbers as a table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import accumulate
+from typing import Literal
+
+from markupsafe import Markup
+
+from admin_api.pages.formats import DASH, compact
+
+Tone = Literal["cyan", "violet", "pink", "green", "amber", "red", "muted"]
+Format = Callable[[float], str]
+
+TONES: Sequence[Tone] = ("cyan", "violet", "pink", "green", "amber", "red", "muted")
+"""In the order in which series take them."""
+
+_WIDTH, _HEIGHT = 1000.0, 200.0  # of the drawing's own coordinates
+_TICKS = 4
+_LABELS = 5  # along the time axis, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Values along an axis, one for each of its places; None where there is none."""
+
+    name: str
+    values: Sequence[float | None]
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawing, its labels, and its numbers. Templates show it by the macro `chart`."""
+
+    title: str
+    svg: Markup
+    ticks: Sequence[str]  # from the top down
+    labels: Sequence[str]  # from left to right
+    legend: Sequence[tuple[str, Tone]]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    summary: str
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not self.rows
+
+
+def lines(
+    title: str,
+    times: Sequence[datetime],
+    series: Sequence[Series],
+    *,
+    shown: Format = compact,
+    area: bool = False,
+) -> Chart:
+    """Lines over time; with `area` the room below them is tinted."""
+    top = _top(value for each in series for value in each.values)
+    xs = _places(len(times))
+    parts = [_grid()]
+    for each in series:
+        parts += [_run(run, top, each.tone, area=area) for run in _runs(xs, each.values)]
+    names = _names(times)
+    for each in series:
+        parts += [
+            _point(x, _y(value, top), each.tone, f"{name}: {each.name} {shown(value)}")
+            for x, name, value in zip(xs, names, each.values, strict=True)
+            if value is not None
+        ]
+    return _chart(title, times, names, series, shown, top, parts)
+
+
+def bars(
+    title: str, times: Sequence[datetime], series: Sequence[Series], *, shown: Format = compact
+) -> Chart:
+    """Bars over time, the series of each place on top of each other."""
+    columns = [[each.values[index] or 0 for each in series] for index in range(len(times))]
+    top = _top(sum(column) for column in columns)
+    step = _WIDTH / max(len(times), 1)
+    parts, names = [_grid()], _names(times)
+    for index, column in enumerate(columns):
+        tip = f"{names[index]}: " + ", ".join(
+            f"{each.name} {shown(value)}" for each, value in zip(series, column, strict=True)
+        )
+        parts.append(_stack(index * step + step * 0.12, step * 0.76, column, series, top, tip))
+    return _chart(title, times, names, series, shown, top, parts)
+
+
+def ranking(
+    title: str,
+    items: Sequence[tuple[str, float]],
+    *,
+    shown: Format = compact,
+    tone: Tone = "cyan",
+    name: str = "Value",
+) -> Chart:
+    """Horizontal bars, one for each item, in the order they come."""
+    top = max((value for _, value in items), default=0) or 1
+    step = _HEIGHT / max(len(items), 1)
+    parts = [
+        Markup(
+            '<rect class="mark fill-{}" tabindex="0" role="img" aria-label="{}" data-tip="{}" x="0" y="{}" '
+            'width="{}" height="{}" rx="2"><title>{}</title></rect>'
+        ).format(tone, tip, tip, _n(i * step + step * 0.15), _n(value / top * _WIDTH), _n(step * 0.7), tip)
+        for i, (label, value) in enumerate(items)
+        for tip in [f"{label}: {shown(value)}"]
+    ]
+    summary = "; ".join(f"{label} {shown(value)}" for label, value in items[:3])
+    return Chart(
+        title=title,
+        svg=_svg(title, summary, parts),
+        ticks=(),
+        labels=[label for label, _ in items],
+        legend=(),
+        columns=("", name),
+        rows=[(label, shown(value)) for label, value in items],
+        summary=summary,
+    )
+
+
+def sparkline(title: str, values: Sequence[float], *, shown: Format = compact, tone: Tone = "cyan") -> Markup:
+    """A line without axes, for a tile; nothing where there are no values."""
+    if not values:
+        return Markup("")
+    top = _top(values)
+    xs = _places(len(values))
+    drawn = Markup("").join(_run(run, top, tone, area=True) for run in _runs(xs, values))
+    said = f"{title}: {shown(values[-1])} now, {shown(max(values))} at most"
+    return Markup(
+        '<svg class="spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
+        "<title>{}</title>{}</svg>"
+    ).format(_n(_WIDTH), _n(_HEIGHT), said, said, drawn)
+
+
+def _chart(
+    title: str,
+    times: Sequence[datetime],
+    names: Sequence[str],
+    series: Sequence[Series],
+    shown: Format,
+    top: float,
+    parts: Sequence[Markup],
+) -> Chart:
+    known = [value for each in series for value in each.values if value is not None]
+    summary = f"{names[0]} to {names[-1]}, at most {shown(max(known))}" if known and names else "No data"
+    return Chart(
+        title=title,
+        svg=_svg(title, summary, parts),
+        ticks=[shown(top * step / _TICKS) for step in range(_TICKS, -1, -1)],
+        labels=_thinned(names),
+        legend=[(each.name, each.tone) for each in series],
+        columns=("Time (UTC)", *(each.name for each in series)),
+        rows=[
+            (name, *(_told(each.values[index], shown) for each in series))
+            for index, name in enumerate(names)
+            if known
+        ],
+        summary=summary,
+    )
+
+
+def _svg(title: str, summary: str, parts: Sequence[Markup]) -> Markup:
+    # A group, not an image: what is inside of an image cannot be reached.
+    return Markup(
+        '<svg class="plot" viewBox="0 0 {} {}" preserveAspectRatio="none" role="group" '
+        'aria-label="{}. {}">{}</svg>'
+    ).format(_n(_WIDTH), _n(_HEIGHT), title, summary, Markup("").join(parts))
+
+
+def _grid() -> Markup:
+    return Markup("").join(
+        Markup('<path class="rule" d="M0 {}H{}"/>').format(_n(_HEIGHT * step / _TICKS), _n(_WIDTH))
+        for step in range(_TICKS + 1)
+    )
+
+
+def _run(run: Sequence[tuple[float, float]], top: float, tone: Tone, *, area: bool) -> Markup:
+    path = "M" + "L".join(f"{_n(x)} {_n(_y(value, top))}" for x, value in run)
+    below = f"{path}L{_n(run[-1][0])} {_n(_HEIGHT)}L{_n(run[0][0])} {_n(_HEIGHT)}Z"
+    drawn = Markup('<path class="line stroke-{}" d="{}"/>').format(tone, path)
+    return Markup('<path class="area fill-{}" d="{}"/>').format(tone, below) + drawn if area else drawn
+
+
+def _point(x: float, y: float, tone: Tone, tip: str) -> Markup:
+    """A line without length: its round ends are a dot that does not stretch."""
+    return Markup(
+        '<path class="mark dot stroke-{}" tabindex="0" role="img" aria-label="{}" data-tip="{}" d="M{} {}h0">'
+        "<title>{}</title></path>"
+    ).format(tone, tip, tip, _n(x), _n(y), tip)
+
+
+def _stack(
+    x: float, width: float, column: Sequence[float], series: Sequence[Series], top: float, tip: str
+) -> Markup:
+    rects = [
+        Markup('<rect class="fill-{}" x="{}" y="{}" width="{}" height="{}"/>').format(
+            each.tone, _n(x), _n(_y(above, top)), _n(width), _n(value / top * _HEIGHT)
+        )
+        for each, value, above in zip(series, column, accumulate(column), strict=True)
+        if value
+    ]
+    catch = Markup('<rect class="catch" x="{}" y="0" width="{}" height="{}"/>').format(
+        _n(x), _n(width), _n(_HEIGHT)
+    )
+    return Markup(
+        '<g class="mark" tabindex="0" role="img" aria-label="{}" data-tip="{}"><title>{}</title>{}{}</g>'
+    ).format(tip, tip, tip, catch, Markup("").join(rects))
+
+
+def _runs(xs: Sequence[float], values: Sequence[float | None]) -> list[list[tuple[float, float]]]:
+    """The stretches without gaps."""
+    runs: list[list[tuple[float, float]]] = [[]]
+    for x, value in zip(xs, values, strict=True):
+        if value is None:
+            runs.append([])
+        else:
+            runs[-1].append((x, value))
+    return [run for run in runs if run]
+
+
+def _top(values: Iterable[float | None]) -> float:
+    """A round number that no value exceeds, so that the ticks are round, too."""
+    known = [value for value in values if value is not None]
+    most = max(known, default=0)
+    if most <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(most))
+    return next(step * power for step in (1, 2, 4, 5, 8, 10) if step * power >= most)
+
+
+def _places(count: int) -> list[float]:
+    if count == 1:
+        return [_WIDTH / 2]
+    return [index * _WIDTH / (count - 1) for index in range(count)]
+
+
+def _y(value: float, top: float) -> float:
+    return _HEIGHT - value / top * _HEIGHT
+
+
+def _names(times: Sequence[datetime]) -> list[str]:
+    """Each time as far as it differs from its neighbours."""
+    if len(times) < 2:
+        return [time.strftime("%Y-%m-%d %H:%M") for time in times]
+    if times[1] - times[0] >= timedelta(days=1):
+        return [time.strftime("%Y-%m-%d") for time in times]
+    if times[-1] - times[0] < timedelta(days=1):
+        return [time.strftime("%H:%M") for time in times]
+    return [time.strftime("%m-%d %H:%M") for time in times]
+
+
+def _thinned(names: Sequence[str]) -> list[str]:
+    """Labels at even distances, with the first and the last."""
+    if len(names) <= _LABELS:
+        return list(names)
+    return [names[round(place * (len(names) - 1) / (_LABELS - 1))] for place in range(_LABELS)]
+
+
+def _told(value: float | None, shown: Format) -> str:
+    return DASH if value is None else shown(value)
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

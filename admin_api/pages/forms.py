@@ -1,0 +1,213 @@
+"""One form for all nouns, made of the body that the API takes.
+
+    PROVIDER = Form(
+        ProviderBody,
+        Group("Account", "name", "slug", "type", "base_url", "api_key"),
+        Group("Limits", "requests_per_minute", "timeout_seconds", is_advanced=True),
+        type=Tweak(label="Wire protocol", choices=[...]),
+    )
+
+    PROVIDER.view(request)                                   to add one
+    PROVIDER.view(request, get_provider(id, session))        to change one: filled, with its ETag
+    PROVIDER.body(sent)                                      what was typed, for `create_provider`
+    PROVIDER.changes(sent)                                   ... for `change_provider`, a PATCH
+
+What the body refuses stands at its field when the page is shown again, with what was typed; secrets are never
+shown, and stay as they are where nothing is typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Generic, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+from admin_api.etags import tag_of
+from admin_api.pages.again import Again, again_of
+from admin_api.pages.controls import Choice, Control, Filled, Tweak, flattened
+from admin_api.pages.route import SentForm
+from admin_api.refusals import FieldError, FieldsRefused, Invalid
+
+B = TypeVar("B", bound=BaseModel)
+
+
+class Group:
+    """Fields under a heading; advanced ones are folded away until somebody looks for them."""
+
+    def __init__(self, title: str, *names: str, is_advanced: bool = False) -> None:
+        self.title = title
+        self.names = names
+        self.is_advanced = is_advanced
+
+
+@dataclass(frozen=True, slots=True)
+class FilledGroup:
+    """A group with what its fields show. `is_open`: unfolded, since something in it is wrong."""
+
+    title: str
+    is_advanced: bool
+    is_open: bool
+    fields: Sequence[Filled]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A form as it is shown, by the macro `form`.
+
+    `action`: where it is sent. `etag`: of what it changes, "" where it makes something. `problem`: what is
+    wrong with all of it.
+    """
+
+    action: str
+    etag: str
+    groups: Sequence[FilledGroup]
+    problem: str
+
+
+class Form(Generic[B]):
+    """A form of a body. `tweaks` are by the name of their field."""
+
+    def __init__(self, body: type[B], *groups: Group, **tweaks: Tweak) -> None:
+        self._body = body
+        self._groups = groups
+        self._controls = {
+            name: Control.of(name, body.model_fields[name], tweaks.get(name, Tweak()))
+            for group in groups
+            for name in group.names
+        }
+
+    def view(
+        self,
+        request: Request,
+        stored: BaseModel | None = None,
+        *,
+        action: str | None = None,
+        given: Mapping[str, Any] | None = None,
+        choices: Mapping[str, Sequence[Choice]] | None = None,
+        hints: Mapping[str, str] | None = None,
+    ) -> View:
+        """The form, empty, filled with `stored`, or with what was typed where it was refused.
+
+        Args:
+            stored: what the API shows of the noun.
+            action: where to send it; by default to the page's own address.
+            given: values to begin with where nothing is stored.
+            choices: by field, where they are known with the request only.
+            hints: by secret field, how the stored one ends.
+        """
+        action = action or request.url.path
+        again = again_of(request)
+        if again is not None and again.action != action:
+            again = None
+        errors = flattened(_errors(again))
+        groups = [
+            self._filled(group, stored, again, given or {}, choices or {}, hints or {}, errors)
+            for group in self._groups
+        ]
+        elsewhere = [message for name, message in errors.items() if name not in self._controls]
+        return View(
+            action=action if not request.url.query else f"{action}?{request.url.query}",
+            etag="" if stored is None else tag_of(stored),
+            groups=groups,
+            problem="" if again is None else _said(again, elsewhere),
+        )
+
+    def document(self, sent: SentForm) -> dict[str, Any]:
+        """What was typed, as members of the body. Raises Invalid, naming every field that cannot be read."""
+        document: dict[str, Any] = {}
+        errors: list[FieldError] = []
+        for control in self._controls.values():
+            try:
+                document |= control.read(sent)
+            except Invalid as refused:
+                errors += refused.errors
+        if errors:
+            raise FieldsRefused(errors)
+        return document
+
+    def body(self, sent: SentForm) -> B:
+        """What was typed, as the API takes it. Raises Invalid or RequestValidationError."""
+        document = {
+            name: value for name, value in self.document(sent).items() if not self._is_left(name, value)
+        }
+        try:
+            return self._body.model_validate(document)
+        except ValidationError as error:
+            located = [{**found, "loc": ("body", *found["loc"])} for found in error.errors()]
+            raise RequestValidationError(located) from None
+
+    def changes(self, sent: SentForm) -> dict[str, Any]:
+        """What was typed, as a PATCH takes it. Raises Invalid."""
+        return self.document(sent)
+
+    def _is_left(self, name: str, value: Any) -> bool:
+        """Whether nothing was said: the body's default is to count."""
+        return value is None and not self._controls[name].is_required
+
+    def _filled(
+        self,
+        group: Group,
+        stored: BaseModel | None,
+        again: Again | None,
+        given: Mapping[str, Any],
+        choices: Mapping[str, Sequence[Choice]],
+        hints: Mapping[str, str],
+        errors: Mapping[str, str],
+    ) -> FilledGroup:
+        fields = [
+            _fill(self._controls[name], stored, again, given, choices.get(name), hints.get(name, ""), errors)
+            for name in group.names
+        ]
+        is_open = any(each.error or each.stored for each in fields)
+        return FilledGroup(group.title, group.is_advanced, is_open, fields)
+
+
+def _fill(
+    control: Control,
+    stored: BaseModel | None,
+    again: Again | None,
+    given: Mapping[str, Any],
+    choices: Sequence[Choice] | None,
+    hint: str,
+    errors: Mapping[str, str],
+) -> Filled:
+    start = given.get(control.name, control.default)
+    kept = control.shown(getattr(stored, control.name, None) if stored is not None else start)
+    value = kept if again is None else control.typed(again.sent)
+    is_stale = again is not None and again.problem.status == HTTPStatus.PRECONDITION_FAILED
+    differs = is_stale and stored is not None and value != kept
+    return Filled(
+        control=control,
+        value=value,
+        error=errors.get(control.name, ""),
+        stored=_in_words(kept) if differs else "",
+        hint=hint,
+        choices=control.choices if choices is None else choices,
+    )
+
+
+def _errors(again: Again | None) -> list[FieldError]:
+    if again is None:
+        return []
+    return [FieldError(error.field, error.message) for error in again.problem.errors]
+
+
+def _said(again: Again, elsewhere: Sequence[str]) -> str:
+    if again.problem.status == HTTPStatus.PRECONDITION_FAILED:
+        return (
+            "Somebody changed this meanwhile, so nothing was saved. What differs now is noted at its field. "
+            "Save again to have it your way."
+        )
+    told = [again.problem.detail, *(message for message in elsewhere if message != again.problem.detail)]
+    return " ".join(told)
+
+
+def _in_words(value: str | list[str] | bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else value or "empty"

@@ -1,0 +1,91 @@
+"""Charts: what is drawn, what is told, and what cannot break out."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from admin_api.pages.charts import Chart, Series, bars, lines, ranking, sparkline
+from admin_api.pages.formats import DASH
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+EVIL = '"><script>alert(1)</script>'
+
+
+def _hours(count: int) -> list[datetime]:
+    return [START + timedelta(hours=hour) for hour in range(count)]
+
+
+def _marks(chart: Chart) -> list[ET.Element]:
+    return [each for each in ET.fromstring(str(chart.svg)).iter() if "mark" in each.get("class", "").split()]
+
+
+def _one(kind: str, values: list[float | None]) -> Chart:
+    series = [Series("calls", values, "cyan")]
+    times = _hours(len(values))
+    return lines("Calls", times, series) if kind == "lines" else bars("Calls", times, series)
+
+
+@pytest.mark.parametrize("kind", ["lines", "bars"])
+def test_each_value_can_be_reached_and_is_told(kind: str) -> None:
+    chart = _one(kind, [1, 2.5, 4])
+    marks = _marks(chart)
+    assert [each.get("aria-label") for each in marks] == [
+        "00:00: calls 1",
+        "01:00: calls 2.5",
+        "02:00: calls 4",
+    ]
+    assert all(each.get("tabindex") == "0" and each.find("title") is not None for each in marks)
+    assert list(chart.rows) == [("00:00", "1"), ("01:00", "2.5"), ("02:00", "4")]
+
+
+@pytest.mark.parametrize("kind", ["lines", "bars"])
+def test_nothing_to_draw_is_no_error(kind: str) -> None:
+    assert _one(kind, []).is_empty
+    assert _one(kind, [None, None]).is_empty
+    assert not _one(kind, [0, 0]).is_empty
+    assert ranking("None", []).is_empty
+    assert sparkline("None", []) == ""
+
+
+def test_a_gap_is_a_gap() -> None:
+    chart = _one("lines", [1, None, 3, 4])
+    assert len(re.findall(r'class="line', str(chart.svg))) == 2
+    assert chart.rows[1] == ("01:00", DASH)
+
+
+def test_bars_stand_on_each_other() -> None:
+    chart = bars("Calls", _hours(1), [Series("good", [3], "cyan"), Series("bad", [1], "red")])
+    (mark,) = _marks(chart)
+    drawn = [each for each in mark if each.get("class", "").startswith("fill-")]
+    (low, high) = [(float(each.get("y", "")), float(each.get("height", ""))) for each in drawn]
+    assert low[0] + low[1] == pytest.approx(200)
+    assert high[0] + high[1] == pytest.approx(low[0])
+    assert mark.get("aria-label") == "2026-03-01 00:00: good 3, bad 1"
+
+
+@pytest.mark.parametrize(("most", "top"), [(7, "8"), (0.3, "0.4"), (1000, "1k"), (1001, "2k"), (0, "1")])
+def test_the_axis_ends_at_a_round_number(most: float, top: str) -> None:
+    assert _one("lines", [0, most]).ticks[0] == top
+
+
+def test_names_are_text() -> None:
+    drawn = [
+        lines(EVIL, _hours(2), [Series(EVIL, [1, 2], "cyan")]),
+        bars(EVIL, _hours(2), [Series(EVIL, [1, 2], "cyan")]),
+        ranking(EVIL, [(EVIL, 3.0)]),
+    ]
+    for svg in [*(str(each.svg) for each in drawn), str(sparkline(EVIL, [1, 2]))]:
+        assert "<script" not in svg
+        assert "style" not in svg
+        ET.fromstring(svg)
+
+
+def test_times_are_labelled_as_far_as_they_differ() -> None:
+    days = [START + timedelta(days=day) for day in range(30)]
+    chart = bars("Days", days, [Series("calls", [1.0] * 30, "cyan")])
+    assert (chart.labels[0], chart.labels[-1]) == ("2026-03-01", "2026-03-30")
+    assert len(chart.labels) == 5
