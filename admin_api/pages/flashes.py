@@ -23,15 +23,17 @@ _SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Flash:
-    """What to tell the person once."""
+    """What to tell the person once. `undo`: where a POST takes back what was done; "" = nothing does."""
 
     kind: Kind
     text: str
+    undo: str = ""
 
 
 def put(response: Response, request: Request, flash: Flash) -> None:
     """Have the next page show the message."""
-    content = base64.urlsafe_b64encode(json.dumps([flash.kind, flash.text[:_LONGEST]]).encode()).decode()
+    told = [flash.kind, flash.text[:_LONGEST], flash.undo]
+    content = base64.urlsafe_b64encode(json.dumps(told).encode()).decode()
     cookies.put(response, request, Cookie.FLASH, f"{content}.{_mac(request, content)}", seconds=_SECONDS)
 
 
@@ -40,8 +42,7 @@ def read(request: Request) -> Flash | None:
     content, _, mac = (cookies.read(request, Cookie.FLASH) or "").partition(".")
     if not content or not hmac.compare_digest(mac.encode(), _mac(request, content).encode()):
         return None
-    kind, text = json.loads(base64.urlsafe_b64decode(content))
-    return Flash(kind, text)
+    return Flash(*json.loads(base64.urlsafe_b64decode(content)))
 
 
 def _mac(request: Request, content: str) -> str:

@@ -94,9 +94,9 @@ class Done(RedirectResponse):
         self.flash = flash
 
 
-def done(path: str, text: str | None = None, *, kind: Kind = "good") -> Done:
-    """Go on to `path`, whose page tells `text` once."""
-    return Done(path, None if text is None else Flash(kind, text))
+def done(path: str, text: str | None = None, *, kind: Kind = "good", undo: str = "") -> Done:
+    """Go on to `path`, whose page tells `text` once, with a button that posts to `undo` where there is one."""
+    return Done(path, None if text is None else Flash(kind, text, undo))
 
 
 def changes(reader: _Read) -> Callable[[_Endpoint], _Endpoint]:

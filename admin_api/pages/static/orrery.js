@@ -146,7 +146,7 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { copy.classList.remove("copied"); if (said) copy.setAttribute("aria-label", said); }, 1600);
 });
 for (const flash of $$("[data-flash]:not(.bad)")) {
-  let left = setTimeout(() => flash.remove(), 8000);
+  let left = setTimeout(() => flash.remove(), $("form", flash) ? 30000 : 8000);
   flash.addEventListener("pointerenter", () => clearTimeout(left));
   flash.addEventListener("focusin", () => clearTimeout(left));
 }
