@@ -7,13 +7,16 @@ from fastapi import FastAPI
 from admin_api.pages import login, overview, static
 from admin_api.pages.layer import Layer
 
+PARTS = (
+    static,
+    login,
+    overview,
+)
+"""The pages, by the module each is in."""
+
 
 def install(app: FastAPI) -> None:
     """Serve the pages, and show people at browsers what goes wrong as pages, too."""
     app.add_middleware(Layer)
-    for part in (
-        static,
-        login,
-        overview,
-    ):
+    for part in PARTS:
         app.include_router(part.router)
