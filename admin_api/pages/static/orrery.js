@@ -89,6 +89,10 @@ document.addEventListener("keydown", (event) => { if (event.key === "Escape") ti
 // ---- forms: ask before, send once ----
 document.addEventListener("submit", (event) => {
   const form = event.target, ask = event.submitter?.dataset.confirm || form.dataset.confirm, dialog = $("#confirm");
+  if (event.submitter?.dataset.into) {
+    event.preventDefault();
+    return put(form, event.submitter);
+  }
   if (ask && dialog && !form.dataset.sure) {
     event.preventDefault();
     const button = event.submitter;
@@ -107,6 +111,27 @@ document.addEventListener("submit", (event) => {
   form.dataset.sent = "yes";
   setTimeout(() => $$("button", form).forEach((each) => each.setAttribute("aria-disabled", "true")));
 });
+// A button with data-into="id" sends the form without leaving the page: of the answer, the part with this id
+// takes the place of ours. What was typed stays, secrets too. data-wait is told meanwhile.
+async function put(form, button) {
+  const part = document.getElementById(button.dataset.into);
+  if (part.ariaBusy) return;
+  const sent = new URLSearchParams(new FormData(form, button)), told = document.createElement("p");
+  told.className = "hint";
+  told.textContent = button.dataset.wait || "Asking …";
+  part.replaceChildren(told);
+  part.ariaBusy = "true";
+  button.setAttribute("aria-disabled", "true");
+  try {
+    const answer = await fetch(button.getAttribute("formaction") || form.getAttribute("action"), { method: "POST", body: sent, headers: { Accept: "text/html" } });
+    const news = new DOMParser().parseFromString(await answer.text(), "text/html");
+    part.replaceChildren(...document.importNode(news.getElementById(part.id), true).childNodes);
+  } catch {
+    told.textContent = "No answer came. Log in again, or try once more.";
+  }
+  part.ariaBusy = null;
+  button.removeAttribute("aria-disabled");
+}
 addEventListener("pageshow", (event) => {
   if (!event.persisted) return;
   for (const form of $$("form[data-sent]")) {
