@@ -52,6 +52,7 @@ class Tweak:
     kind: Kind | None = None
     choices: Sequence[Choice] | None = None
     placeholder: str | None = None
+    autocomplete: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Control:
     kind: Kind
     choices: Sequence[Choice]
     placeholder: str
+    autocomplete: str
+    """What a browser may fill in, in HTML's words."""
     is_nullable: bool
     is_required: bool
     default: Any
@@ -85,6 +88,7 @@ class Control:
             kind=kind,
             choices=tweak.choices or choices,
             placeholder=tweak.placeholder or "",
+            autocomplete=tweak.autocomplete or ("new-password" if kind is Kind.SECRET else "off"),
             is_nullable=is_nullable,
             is_required=not has_default and kind is not Kind.FLAG,
             default=info.get_default(call_default_factory=True) if has_default else None,
@@ -147,7 +151,8 @@ class Control:
             if self.kind is Kind.TIME:
                 return datetime.fromisoformat(tidy).replace(tzinfo=UTC).isoformat()
         except (ValueError, Malformed) as error:
-            raise Invalid(_WRONG.get(self.kind) or str(error), field=self.name) from None
+            said = _WRONG.get(self.kind) or str(error).replace("The body", "This", 1)
+            raise Invalid(said, field=self.name) from None
         return text if self.kind is Kind.LONG else tidy
 
 
