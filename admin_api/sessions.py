@@ -18,6 +18,7 @@ from admin_api import etags
 from admin_api.services import Using
 
 _LOCK = text("SELECT version FROM config_state FOR UPDATE")
+_VERSION = text("SELECT version FROM config_state")
 
 
 def _reading(using: Using) -> Iterator[Session]:
@@ -34,6 +35,11 @@ def _writing(using: Using, request: Request) -> Iterator[Session]:
         session.execute(_LOCK)
         etags.compare(request, session)
         yield session
+
+
+def configuration_version(session: Session) -> int:
+    """The configuration's version, as the transaction will leave it; what it changes must be flushed."""
+    return int(session.execute(_VERSION).scalar_one())
 
 
 writing = contextmanager(_writing)

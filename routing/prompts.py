@@ -8,9 +8,9 @@ from typing import Any
 
 from routing.errors import InputRejected
 from routing.templates import check, render
-from routing.values import Assignment, Call, Capability, Feature, Request, Route, Turn
+from routing.values import Assignment, Call, Capability, Feature, Prompt, Request, Route, Turn
 
-__all__ = ["check", "compose", "render"]
+__all__ = ["check", "compose", "default_user", "render", "system_text", "user_text"]
 
 _WHOLE_INPUT = "{{ input | tojson }}"
 _DEFAULT_USER = {
@@ -28,19 +28,16 @@ def compose(feature: Feature, assignment: Assignment, route: Route, request: Req
     None, and the whole as `input`. Raises ConfigurationError for a prompt that cannot be rendered and
     InputRejected for an input that no call can be made of.
     """
-    variables = _variables(feature, request.input)
     texts = _texts(request.input) if feature.capability is Capability.EMBEDDING else ()
-    prompt = assignment.prompt
-    system = render(prompt.system, variables) if prompt and prompt.system else None
-    user_template = prompt.user if prompt and prompt.user else _default_user(feature, request.input)
-    user = "" if texts else render(user_template, variables)
+    system = system_text(feature, assignment.prompt, request.input)
+    user = "" if texts else user_text(feature, assignment.prompt, request.input)
     if feature.capability in _NEEDS_TEXT and not texts and not user.strip():
         raise InputRejected(f"There is nothing to send: the {feature.capability} text is empty.", field="")
     parameters = _parameters(assignment, route)
     return Call(
         capability=feature.capability,
         route=route,
-        system=system if system and system.strip() else None,
+        system=system,
         user=user,
         history=_history(request.input),
         texts=texts,
@@ -50,13 +47,28 @@ def compose(feature: Feature, assignment: Assignment, route: Route, request: Req
     )
 
 
+def system_text(feature: Feature, prompt: Prompt | None, values: Mapping[str, Any]) -> str | None:
+    """The system template, filled in; None where it comes to nothing. Raises ConfigurationError."""
+    if prompt is None or not prompt.system:
+        return None
+    text = render(prompt.system, _variables(feature, values))
+    return text if text.strip() else None
+
+
+def user_text(feature: Feature, prompt: Prompt | None, values: Mapping[str, Any]) -> str:
+    """The user template, or the capability's default, filled in. Raises ConfigurationError."""
+    template = prompt.user if prompt and prompt.user else default_user(feature, values)
+    return render(template, _variables(feature, values))
+
+
 def _variables(feature: Feature, values: Mapping[str, Any]) -> dict[str, Any]:
     properties = feature.input_schema.get("properties")
     absent = dict.fromkeys(properties) if isinstance(properties, Mapping) else {}
     return {**absent, **values, "input": values}
 
 
-def _default_user(feature: Feature, values: Mapping[str, Any]) -> str:
+def default_user(feature: Feature, values: Mapping[str, Any]) -> str:
+    """The user template where the prompt has none."""
     if feature.capability is Capability.TEXT:
         return "{{ message }}" if "message" in values else _WHOLE_INPUT
     return _DEFAULT_USER.get(feature.capability, "{{ text }}")

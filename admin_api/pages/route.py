@@ -95,7 +95,7 @@ class Done(RedirectResponse):
 
 
 def done(path: str, text: str | None = None, *, kind: Kind = "good", undo: str = "") -> Done:
-    """Go on to `path`, whose page tells `text` once, with a button that posts to `undo` where there is one."""
+    """Go on to `path`, whose page tells `text` once; a button beside it posts to `undo`, where given."""
     return Done(path, None if text is None else Flash(kind, text, undo))
 
 
