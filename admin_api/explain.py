@@ -15,7 +15,7 @@ from admin_api import assignments, fields
 from admin_api.errors import field_errors
 from admin_api.refusals import Forbidden, Invalid
 from admin_api.security import Actor, Current, GuardedRoute, Principal, allow_reading
-from admin_api.services import services
+from admin_api.services import Services, services
 from admin_api.sessions import Reading
 from routing import explanation, values
 from routing.access import Access
@@ -110,20 +110,25 @@ def explain_assignment(
     asked = values.Request(
         row.feature.name, given, caller=_caller(session, caller, body), user_id=body.user_id, plan=body.plan
     )
-    with services(request).pool.connection() as db:
+    return explained(asked, session, services(request))
+
+
+def explained(asked: values.Request, session: Session, own: Services) -> Explanation:
+    """What would become of a job now. `own`: the process's services, which see the whole configuration."""
+    with own.pool.connection() as db:
         snapshot = counted(load(db, with_keys=False), db)
     found = explanation.explain(snapshot, asked, now=datetime.now(UTC), breakers=_breakers(session))
     composed = next((one.call for one in found.candidates if one.call is not None), None)
     winner = found.winner
     return Explanation(
-        feature_name=row.feature.name,
+        feature_name=asked.feature,
         config_version=found.config_version,
         winner=None if winner is None else _shown(winner),
         candidates=[_shown(one) for one in found.candidates],
         prompt=composed and _rendered(composed),
         prompt_error=None if composed or found.error else _prompt_error(found.candidates),
         error=None if found.error is None else _problem(found),
-        input=given,
+        input=dict(asked.input),
     )
 
 

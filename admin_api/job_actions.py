@@ -16,7 +16,7 @@ from admin_api.refusals import Conflict, Forbidden
 from admin_api.security import Actor, Current, GuardedRoute, Principal
 from admin_api.services import Services, Using
 from store.audit import Event, record
-from workers import matching, records
+from workers import bulk, matching, records
 from workers.bulk import Ids
 from workers.client import repeated
 
@@ -55,7 +55,7 @@ def cancel_jobs(body: FilterBody, caller: Current, using: Using) -> Cancelled:
     Works in batches of 1,000: after an error, some may be cancelled already, and the call can be repeated.
     """
     _audit(using, "cancel", body.filter)
-    return Cancelled(cancelled=matching.cancel_all(using.client, using.pool, _filters(body.filter, caller)))
+    return Cancelled(cancelled=matching.cancel_all(using.client, using.pool, filters_of(body.filter, caller)))
 
 
 @router.post("/retry", status_code=status.HTTP_202_ACCEPTED, response_model=Retried)
@@ -67,9 +67,7 @@ def retry_jobs(body: FilterBody, caller: Current, using: Using) -> Response:
     caller's. Those that do not pass are left out and listed; the others
     are stored together.
     """
-    filters = _filters(body.filter, caller)
-    _audit(using, "retry", body.filter)
-    done = matching.retry_all(using.client, using.pool, filters, caller.sender, once=using.once)
+    done = repeated_all(body.filter, caller, using)
     refused = [RefusedRetry(id=id_, message=message).model_dump_json() for id_, message in done.refused]
     before = f'{{"retried": {len(done.ids)}, "refused": [{", ".join(refused)}], "ids": ['
     return ids_response(before, done.ids, "]}")
@@ -110,6 +108,13 @@ def retry_job(
     return entered(accepted, repeated(job), response)
 
 
+def repeated_all(chosen: JobFilter, caller: Principal, using: Services) -> bulk.Retried:
+    """Run the finished jobs again that the filter lets through, and that the caller may repeat."""
+    filters = filters_of(chosen, caller)
+    _audit(using, "retry", chosen)
+    return matching.retry_all(using.client, using.pool, filters, caller.sender, once=using.once)
+
+
 def ids_response(before: str, ids: Ids, after: str) -> Response:
     """A 202 with a JSON document around ids, made while it is sent: a million of them need no memory."""
 
@@ -137,11 +142,16 @@ def _audit(using: Services, action: str, chosen: JobFilter) -> None:
         record(db, Event(action, "jobs", after={"filter": asked}))
 
 
+def may_act_on(job: records.Job, caller: Principal) -> bool:
+    """Whether the caller may end or repeat a job that they see: an admin those enqueued in the own name."""
+    return caller.actor is not Actor.ADMIN or job.caller_admin_id == caller.admin_id
+
+
 def _own(using: Services, job_id: UUID, caller: Principal) -> records.Job:
     """The job. Raises NotFound; Forbidden where neither the admin who calls enqueued it nor an application of
     theirs."""
     job = found(using, job_id, caller.token_id)
-    if caller.actor is Actor.ADMIN and job.caller_admin_id != caller.admin_id:
+    if not may_act_on(job, caller):
         raise Forbidden(
             f"Job {job_id} was not enqueued in your name. An admin cancels and repeats the own jobs; "
             "ask a super admin."
@@ -149,6 +159,7 @@ def _own(using: Services, job_id: UUID, caller: Principal) -> records.Job:
     return job
 
 
-def _filters(chosen: JobFilter, caller: Principal) -> records.JobFilter:
+def filters_of(chosen: JobFilter, caller: Principal) -> records.JobFilter:
+    """The jobs that the filter lets through and the caller may act on."""
     admin_id = caller.admin_id if caller.actor is Actor.ADMIN else None
     return records.JobFilter(**chosen.__dict__, token_id=caller.token_id, caller_admin_id=admin_id)

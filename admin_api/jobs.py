@@ -19,9 +19,10 @@ from admin_api.answers import REPLAYED, IdempotencyKey, keeps_itself
 from admin_api.job_bodies import Job, JobBody, JobQuery, ListedJob, listed, shown
 from admin_api.pagination import Page, decoded, encoded
 from admin_api.refusals import Invalid, NotFound
-from admin_api.security import Actor, Current, GuardedRoute, Scope, allow
+from admin_api.security import Actor, Current, GuardedRoute, Principal, Scope, allow
 from admin_api.services import Services, Using
 from workers import records
+from workers.lists import Found
 from workers.requests import Accepted, JobRequest
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
@@ -68,26 +69,7 @@ def list_jobs(query: Annotated[JobQuery, Query()], caller: Current, using: Using
     have few items, or none, and a `next_cursor` with which the search goes on. The whole id of
     a job finds that job alone.
     """
-    filters = records.JobFilter(
-        feature=query.feature,
-        state=query.state,
-        user_id=query.user_id,
-        q=query.q,
-        token_id=caller.token_id,
-        since=query.since,
-        until=query.until,
-    )
-    before = None if query.cursor is None else decoded(query.cursor, [UUID])[0]
-    try:
-        page = using.client.search(
-            filters, limit=query.limit, before=before, seconds=_READ_SECONDS, timeout=_SEARCH_SECONDS
-        )
-    except QueryCanceled:
-        raise Invalid(
-            f"This search takes longer than {_SEARCH_SECONDS:g} s. Narrow it by feature, state or user_id, "
-            "or by time with since and until.",
-            field="since" if query.q is None else "q",
-        ) from None
+    page = searched(query, caller, using)
     cursor = None if page.before is None else encoded([page.before])
     return Page(items=[listed(job) for job in page.jobs], next_cursor=cursor)
 
@@ -146,6 +128,30 @@ def get_artifact(job_id: UUID, request: Request, caller: Current, using: Using) 
         headers,
         media_type=media_type,
     )
+
+
+def searched(query: JobQuery, caller: Principal, using: Services) -> Found:
+    """A page of the jobs that the caller may see. Raises Invalid where the search takes too long."""
+    filters = records.JobFilter(
+        feature=query.feature,
+        state=query.state,
+        user_id=query.user_id,
+        q=query.q,
+        token_id=caller.token_id,
+        since=query.since,
+        until=query.until,
+    )
+    before = None if query.cursor is None else decoded(query.cursor, [UUID])[0]
+    try:
+        return using.client.search(
+            filters, limit=query.limit, before=before, seconds=_READ_SECONDS, timeout=_SEARCH_SECONDS
+        )
+    except QueryCanceled:
+        raise Invalid(
+            f"This search takes longer than {_SEARCH_SECONDS:g} s. Narrow it by feature, state or user_id, "
+            "or by time with since and until.",
+            field="since" if query.q is None else "q",
+        ) from None
 
 
 def _range(header: str | None, size: int) -> tuple[int, int] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 from routing.errors import RoutingError
@@ -15,9 +16,28 @@ from workers.jobs import IdempotencyKey
 from workers.records import Job, JobFilter
 from workers.requests import Sender
 
+Action: TypeAlias = Literal["cancel", "retry"]
+
+_UNFINISHED = ("queued", "running")
+_FAILED = ("failed", "cancelled")
+_STATES: Mapping[Action, tuple[Sequence[str], Sequence[str]]] = {
+    "cancel": (_UNFINISHED, _UNFINISHED),
+    "retry": (("succeeded", *_FAILED), _FAILED),
+}
+"""Which states a job may be in for it, and which are meant where the filter names none."""
+
+_COUNT_SECONDS = 0.5  # a state
 _BATCH = 1000  # jobs cancelled in one transaction
 _PAGE = 100  # finished jobs read at once; an input may have megabytes
 _MOST_REFUSED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many jobs match; where it is not exact, at least so many."""
+
+    jobs: int
+    is_exact: bool
 
 
 def cancel_all(client: Client, pool: Connections, filters: JobFilter) -> int:
@@ -56,11 +76,34 @@ def retry_all(
         return Retried(client.committed(bulk, once), tuple(refused))
 
 
+def count(pool: Connections, filters: JobFilter, action: Action, *, most: int) -> Count:
+    """Count the jobs that the action would be taken on, up to `most`, and for about a second."""
+    counted, is_exact = 0, True
+    for state in _states(filters, action):
+        with pool.connection() as db:
+            found = lists.search(
+                db, replace(filters, state=state), limit=most - counted, before=None, seconds=_COUNT_SECONDS
+            )
+        counted += len(found.jobs)
+        is_exact = is_exact and found.before is None
+        if counted >= most:
+            return Count(counted, is_exact=False)
+    return Count(counted, is_exact)
+
+
+def _states(filters: JobFilter, action: Action) -> Sequence[str]:
+    """The states that the jobs may be in, of those that the filter lets through."""
+    possible, usual = _STATES[action]
+    if filters.state is None:
+        return usual
+    return (filters.state,) if filters.state in possible else ()
+
+
 def _ended(pool: Connections, filters: JobFilter) -> Iterator[Job]:
-    for state in ("failed", "cancelled") if filters.state is None else (filters.state,):
+    for state in _states(filters, "retry"):
         before = None
         while found := _page(pool, replace(filters, state=state), before):
-            yield from (job for job in found if job.is_finished)
+            yield from found
             before = found[-1].id
 
 

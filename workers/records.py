@@ -33,7 +33,8 @@ class AttemptRecord:
 class Job:
     """A job as callers see it. What only a finished job has is None before.
 
-    `attempts` (oldest first) and `result` are filled by `find`, not in lists.
+    `attempts` (oldest first) and `result` are filled by `find`, not in lists. `key_version`
+    counts the keys of the provider or, below zero, the caller's own for it; 0: it had none.
     """
 
     id: UUID
@@ -55,6 +56,9 @@ class Job:
     provider: str | None
     model: str | None
     config_version: int | None
+    assignment_id: UUID | None
+    prompt_version: int | None
+    key_version: int | None
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None
@@ -102,6 +106,12 @@ def find(db: Connection[DictRow], job_id: UUID, *, token_id: UUID | None = None)
     return Job(**row, attempts=attempts)
 
 
+def repeats(db: Connection[DictRow], job_id: UUID, *, limit: int) -> list[UUID]:
+    """Up to `limit` of the jobs that repeat this one, the newest first."""
+    values = {"id": job_id, "since": _made_at(job_id), "limit": limit}
+    return [row["id"] for row in db.execute(_REPEATS, values)]
+
+
 def is_finished(db: Connection[DictRow], job_id: UUID) -> bool:
     """Whether the job has left the live table for good: one primary-key look-up."""
     return db.execute("SELECT FROM jobs WHERE id = %s", [job_id]).fetchone() is None
@@ -128,16 +138,17 @@ LIVE = f"""
 id, feature, state, lane, priority, input, metadata, user_id, plan, run_at, created_at,
 NULL::timestamptz AS finished_at, {_DEADLINE}, retry_of, caller_admin_id,
 calls AS attempt_count, NULL::text AS provider, NULL::text AS model,
-config_version, NULL::bigint AS input_tokens, NULL::bigint AS output_tokens, NULL::bigint AS cached_tokens,
+config_version, NULL::uuid AS assignment_id, NULL::integer AS prompt_version, NULL::integer AS key_version,
+NULL::bigint AS input_tokens, NULL::bigint AS output_tokens, NULL::bigint AS cached_tokens,
 NULL::bigint AS reasoning_tokens, false AS tokens_estimated, cost_usd, NULL::integer AS latency_ms,
 NULL::text AS error_class, NULL::text AS error_message, NULL::text AS artifact_key"""
 """The columns of `Job` but `result`, out of `jobs`."""
 
 ENDED = f"""
 id, feature, state, lane, priority, input, metadata, user_id, plan, run_at, created_at, finished_at,
-{_DEADLINE}, retry_of, caller_admin_id, calls AS attempt_count, provider, model, config_version, input_tokens,
-output_tokens, cached_tokens, reasoning_tokens, tokens_estimated, cost_usd, latency_ms, error_class,
-error_message, artifact_key"""
+{_DEADLINE}, retry_of, caller_admin_id, calls AS attempt_count, provider, model, config_version,
+assignment_id, prompt_version, key_version, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
+tokens_estimated, cost_usd, latency_ms, error_class, error_message, artifact_key"""
 """The same out of `job_history`."""
 
 _FIND = f"""
@@ -146,6 +157,12 @@ WHERE id = %(id)s AND (%(token_id)s::uuid IS NULL OR token_id = %(token_id)s)
 UNION ALL
 SELECT {ENDED}, result FROM job_history
 WHERE id = %(id)s AND finished_at >= %(since)s AND (%(token_id)s::uuid IS NULL OR token_id = %(token_id)s)"""
+
+_REPEATS = """
+SELECT id FROM jobs WHERE retry_of = %(id)s
+UNION ALL
+SELECT id FROM job_history WHERE retry_of = %(id)s AND finished_at >= %(since)s
+ORDER BY id DESC LIMIT %(limit)s"""
 
 _ATTEMPTS = f"""
 SELECT {", ".join(field.name for field in fields(AttemptRecord))} FROM ai_usage_analytics
