@@ -17,7 +17,7 @@ from store.settings import Settings
 from workers import lifecycle
 from workers.actors import declare
 from workers.alone import MOST_PROCESSES, Isolation
-from workers.broker import POLL_MILLISECONDS, worker_broker
+from workers.broker import WAKE_MILLISECONDS, worker_broker
 from workers.clerk import Clerk
 from workers.doorbells import LANES, Doorbells
 from workers.feeder import Feeder
@@ -70,7 +70,7 @@ class WorkerProcess:
         for lane in lanes:
             broker.declare_queue(lane)
         self._worker = Worker(
-            broker, queues=set(lanes), worker_timeout=POLL_MILLISECONDS, worker_threads=threads
+            broker, queues=set(lanes), worker_timeout=WAKE_MILLISECONDS, worker_threads=threads
         )
 
     @property
