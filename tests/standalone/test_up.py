@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -18,74 +15,18 @@ import pytest
 
 from standalone.api_client import ApiClient, ApiError
 from standalone.supervisor import orrery
-from standalone.up import FIRST_ADMIN, free_port
+from standalone.up import FIRST_ADMIN
+from tests.machine import Machine, environment
 from tests.workers.conftest import until
 
 SERVED = {"text", "speech", "moderation", "embedding"}
-
-
-class Machine:
-    """An installation started by `orrery up`."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.port = free_port()
-        with (home / "up.log").open("w") as log:
-            self.process = subprocess.Popen(
-                [*orrery(), "up", "--sandbox", "--home", str(home), "--port", str(self.port)],
-                env=_environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        until(lambda: "Ctrl-C stops it" in self.output() or self.process.poll() is not None, seconds=60)
-        assert self.process.poll() is None, self.output()
-
-    def output(self) -> str:
-        return (self.home / "up.log").read_text()
-
-    def command(self, *arguments: str, succeeds: bool = True) -> str:
-        done = subprocess.run(
-            [*orrery(), *arguments, "--home", str(self.home)],
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert (done.returncode == 0) == succeeds, done.stdout + done.stderr
-        return done.stdout if succeeds else done.stderr
-
-    def api(self, token: str) -> ApiClient:
-        return ApiClient(f"http://127.0.0.1:{self.port}", token)
-
-    def workers(self) -> list[psutil.Process]:
-        return [child for child in self.parts() if "worker" in child.cmdline()]
-
-    def parts(self) -> list[psutil.Process]:
-        """The processes that `up` supervises; the engines outlive it and do not count."""
-        children = psutil.Process(self.process.pid).children()
-        alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-        return [child for child in alive if child.name().startswith(("python", "orrery"))]
-
-    def close(self) -> None:
-        """Whatever the test found, nothing runs on."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        subprocess.run([*orrery(), "stop", "--home", str(self.home)], env=_environment(), check=True)
-        shutil.rmtree(self.home)
-
-    def stop(self) -> None:
-        """As Ctrl-C or a service manager would."""
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=40)
-        assert code == 0, self.output()
 
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
     home = Path(tempfile.mkdtemp(prefix="orrery-up-"))
     home.chmod(0o755)
-    with closing(Machine(home)) as machine:
+    with closing(Machine(home, "--sandbox")) as machine:
         yield machine
         machine.stop()
 
@@ -165,7 +106,7 @@ def test_people_are_added_with_a_role_and_a_password(machine: Machine) -> None:
     def create(*arguments: str, password: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*orrery(), "admin", "create", *arguments, "--password-stdin", "--home", str(machine.home)],
-            env=_environment(),
+            env=environment(),
             input=f"{password}\n",
             capture_output=True,
             text=True,
@@ -193,13 +134,13 @@ def test_a_worker_that_dies_is_started_again_and_none_outlives_the_supervisor(ma
 def test_children_die_with_a_killed_parent_and_the_next_start_adopts_the_engines() -> None:
     home = Path(tempfile.mkdtemp(prefix="orrery-up-"))
     home.chmod(0o755)
-    with closing(Machine(home)) as first:
+    with closing(Machine(home, "--sandbox")) as first:
         parts = first.parts()
         first.process.kill()
         first.process.wait()
         assert len(parts) == 5
         assert psutil.wait_procs(parts, timeout=20)[1] == []
-        second = Machine(home)
+        second = Machine(home, "--sandbox")
         second.stop()
         assert "password" not in second.output(), "the login is shown once"
         assert "were not running" in second.command("stop")
@@ -215,7 +156,3 @@ def _check_result(capability: str, result: dict[str, Any], api: ApiClient) -> No
         assert result["flagged"] is False
     else:
         assert len(result["embedding"]) > 10
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("ORRERY_")}

@@ -1,0 +1,182 @@
+"""Orrery as `orrery up --sandbox` runs it, with some work done, and people before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, StorageState, sync_playwright
+from starlette.routing import compile_path
+
+from admin_api.pages import PARTS
+from admin_api.pages.route import PageRoute
+from standalone.supervisor import orrery
+from standalone.up import FIRST_ADMIN
+from tests.machine import Machine, environment
+from tests.ui.browser import Visit, installed
+
+ADMIN, ADMIN_PASSWORD = "reader@example.com", "four words like these"
+ARABIC = "اكتب لي عن النجوم"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A machine with some work done. `ids`: what stands for the keys of pages' addresses."""
+
+    machine: Machine
+    ids: Mapping[str, str]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = installed()
+    if found is None:
+        assert not os.environ.get("CI"), "CI has a browser: .ci/run installs it"
+        pytest.skip("no Chromium is installed: apt install chromium, or set ORRERY_TEST_BROWSER")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def installation(browser: Browser) -> Iterator[Installation]:
+    home = Path(tempfile.mkdtemp(prefix="orrery-ui-"))
+    home.chmod(0o755)
+    with closing(Machine(home, "--sandbox", "--workers", "1", "--threads", "4")) as machine:
+        subprocess.run(
+            [
+                *(*orrery(), "admin", "create", "--email", ADMIN, "--role", "admin", "--password-stdin"),
+                *("--home", str(home)),
+            ],
+            env=environment(),
+            input=f"{ADMIN_PASSWORD}\n",
+            text=True,
+            check=True,
+            capture_output=True,
+        )
+        yield Installation(machine, _work(machine))
+
+
+def _work(machine: Machine) -> dict[str, str]:
+    """Jobs of all kinds, one of them failed, so that pages have something to show."""
+    token = machine.command("token", "admin", "--email", FIRST_ADMIN, "--mfa").strip()
+    with machine.api(token) as api:
+        broken = {"slug": "broken", "name": "Broken", "type": "openai_compatible", "api_key": "bad-key"}
+        sandbox = api.call("GET", "/api/v1/providers")["items"][0]
+        provider = api.call(
+            "POST",
+            "/api/v1/providers",
+            broken | {"base_url": sandbox["base_url"], "allow_private_network": True},
+        )
+        model = api.call(
+            "POST", "/api/v1/models", {"provider_id": provider["id"], "model_id": "m", "name": "Broken one"}
+        )
+        assignments = {each["feature_name"]: each for each in api.pages("/api/v1/feature-assignments")}
+        api.call(
+            "PATCH",
+            f"/api/v1/feature-assignments/{assignments['code_generation']['id']}",
+            {"targets": [{"model_id": model["id"], "position": 0}]},
+        )
+        integration = api.call(
+            "POST",
+            "/api/v1/integrations",
+            {"name": "hook", "type": "webhook", "endpoint": "https://example.com/hook"},
+        )
+        work: list[tuple[str, Mapping[str, object]]] = [
+            ("daily_zodiac_tts", {"text": "The stars are kind to you today."}),
+            ("content_moderation", {"text": "What a lovely day."}),
+            ("text_embedding", {"text": "stars"}),
+            ("code_generation", {"task": "Sort a list."}),
+            ("chat_assistant", {"message": f"<script>alert(1)</script> {ARABIC}"}),
+            ("daily_zodiac_text", {"sign": "aries", "language": "ar"}),
+        ]
+        jobs = [
+            api.call("POST", "/api/v1/jobs", {"feature": feature, "input": value, "user_id": "user-1"})
+            for feature, value in work
+        ]
+        states = [api.call("GET", f"/api/v1/jobs/{job['id']}?wait=30")["state"] for job in jobs]
+    assert states == ["succeeded"] * 3 + ["failed"] + ["succeeded"] * 2, json.dumps(states)
+    return {
+        "job_id": jobs[-1]["id"],
+        "speech_id": jobs[0]["id"],
+        "failed_id": jobs[3]["id"],
+        "provider_id": provider["id"],
+        "sandbox_id": sandbox["id"],
+        "model_id": model["id"],
+        "integration_id": integration["id"],
+        "assignment_id": assignments["code_generation"]["id"],
+        "feature": "daily_zodiac_text",
+        "feature_name": "daily_zodiac_text",
+        "name": "daily_zodiac_text",
+        "lane": "batch",
+    }
+
+
+@pytest.fixture(scope="session")
+def logins(browser: Browser, installation: Installation) -> dict[str, StorageState]:
+    """The cookies of whoever has logged in by the form."""
+    machine = installation.machine
+    people = {"keeper": (FIRST_ADMIN, machine.password), "admin": (ADMIN, ADMIN_PASSWORD)}
+    found = {}
+    for role, (email, password) in people.items():
+        context = browser.new_context(base_url=machine.url)
+        page = context.new_page()
+        page.goto("/")
+        page.get_by_label("E-mail").fill(email)
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button").click()
+        page.wait_for_url("**/overview")
+        found[role] = context.storage_state()
+        context.close()
+    return found
+
+
+Visitors = Callable[..., Visit]
+
+
+@pytest.fixture
+def visiting(
+    browser: Browser, installation: Installation, logins: Mapping[str, StorageState]
+) -> Iterator[Visitors]:
+    """Makes visits: `visiting("keeper")`, `visiting("admin", width=360)`, `visiting(None)` for a stranger."""
+    made: list[Visit] = []
+
+    def visit(role: str | None, *, width: int = 1360, height: int = 900, **options: object) -> Visit:
+        state = logins[role] if role else None
+        context = browser.new_context(
+            storage_state=state,
+            viewport={"width": width, "height": height},
+            **options,  # type: ignore[arg-type]
+        )
+        made.append(Visit(context, installation.machine.url))
+        return made[-1]
+
+    yield visit
+    for each in made:
+        each.context.close()
+
+
+@pytest.fixture
+def keeper(visiting: Visitors, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """A super admin at a desk. What the test's mark `clicks` names must have been sent, and gone well."""
+    visit = visiting("keeper")
+    yield visit
+    visit.check()
+    mark = request.node.get_closest_marker("clicks")
+    wanted = mark.args if mark else ()
+    missed = [path for path in wanted if not any(compile_path(path)[0].fullmatch(at) for at in visit.posted)]
+    assert missed == [], "the walk does not send what its mark names"
+
+
+@pytest.fixture(scope="session")
+def routes() -> list[PageRoute]:
+    """The pages and actions of the web UI."""
+    return [route for part in PARTS for route in part.router.routes if isinstance(route, PageRoute)]
