@@ -13,7 +13,7 @@ Refused
 ├── Stale             the row is not what If-Match expects
 ├── Invalid           a field cannot hold this value
 │   ├── RowsRefused   rows of a bulk are not valid
-│   └── FieldsRefused fields of a form cannot be read
+│   └── FieldsRefused fields of a form are not right
 ├── Malformed         the body is no JSON document
 ├── WrongMediaType    the body is not declared as JSON
 ├── TooLarge          the body exceeds its limit
@@ -142,7 +142,7 @@ class FieldsRefused(Invalid):
     """`errors` name the fields."""
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
-        super().__init__("Some fields cannot be read. They are marked.")
+        super().__init__("Some fields are not right yet. They are marked.")
         self.errors = tuple(errors)
 
 

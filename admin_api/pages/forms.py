@@ -24,9 +24,9 @@ from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
 from fastapi import Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from admin_api.errors import field_errors
 from admin_api.etags import tag_of
 from admin_api.pages.again import Again, again_of
 from admin_api.pages.controls import Choice, Control, Filled, Tweak, flattened
@@ -117,37 +117,35 @@ class Form(Generic[B]):
             problem="" if again is None else _said(again, elsewhere),
         )
 
-    def document(self, sent: SentForm) -> dict[str, Any]:
-        """What was typed, as members of the body. Raises Invalid, naming every field that cannot be read."""
+    def changes(self, sent: SentForm) -> dict[str, Any]:
+        """What was typed, as a PATCH takes it. Raises FieldsRefused, naming each unreadable field."""
+        document, unread = self._read(sent)
+        if unread:
+            raise FieldsRefused(unread)
+        return document
+
+    def body(self, sent: SentForm) -> B:
+        """What was typed, as the API takes it. Raises FieldsRefused, naming each field that is not right."""
+        document, unread = self._read(sent)
+        told = {name: value for name, value in document.items() if value is not None}
+        try:
+            made = self._body.model_validate(told)
+        except ValidationError as error:
+            named = {each.field for each in unread}
+            unread += [each for each in field_errors(error) if each.field not in named]
+        if unread:
+            raise FieldsRefused(unread)
+        return made
+
+    def _read(self, sent: SentForm) -> tuple[dict[str, Any], list[FieldError]]:
         document: dict[str, Any] = {}
-        errors: list[FieldError] = []
+        unread: list[FieldError] = []
         for control in self._controls.values():
             try:
                 document |= control.read(sent)
             except Invalid as refused:
-                errors += refused.errors
-        if errors:
-            raise FieldsRefused(errors)
-        return document
-
-    def body(self, sent: SentForm) -> B:
-        """What was typed, as the API takes it. Raises Invalid or RequestValidationError."""
-        document = {
-            name: value for name, value in self.document(sent).items() if not self._is_left(name, value)
-        }
-        try:
-            return self._body.model_validate(document)
-        except ValidationError as error:
-            located = [{**found, "loc": ("body", *found["loc"])} for found in error.errors()]
-            raise RequestValidationError(located) from None
-
-    def changes(self, sent: SentForm) -> dict[str, Any]:
-        """What was typed, as a PATCH takes it. Raises Invalid."""
-        return self.document(sent)
-
-    def _is_left(self, name: str, value: Any) -> bool:
-        """Whether nothing was said: the body's default is to count."""
-        return value is None and not self._controls[name].is_required
+                unread += refused.errors
+        return document, unread
 
     def _filled(
         self,
