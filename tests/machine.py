@@ -30,8 +30,12 @@ class Machine:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        until(lambda: "Ctrl-C stops it" in self.output() or self.process.poll() is not None, seconds=60)
-        assert self.process.poll() is None, self.output()
+        try:
+            until(lambda: "Ctrl-C stops it" in self.output() or self.process.poll() is not None, seconds=180)
+            assert self.process.poll() is None, self.output()
+        except BaseException:
+            self.close()
+            raise
 
     def output(self) -> str:
         return (self.home / "up.log").read_text()
