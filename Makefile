@@ -11,7 +11,7 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo up install test test-full check bench chaos lock clean
+.PHONY: demo up install test test-full check bench chaos screenshots lock clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/.run
@@ -41,6 +41,10 @@ chaos: .venv/.dev
 # About a quarter of an hour on an idle machine; `.venv/bin/python -m bench --only NAME` takes its share of it.
 bench: .venv/.dev
 	@$(BIN)/python -m bench
+
+# A picture of every page of the web UI into docs/screenshots. Needs a Chromium.
+screenshots: .venv/.dev
+	@$(BIN)/python -m tests.ui.screenshots
 
 # The locks: pins with hashes for every platform, without the address of any index. Needs uv.
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

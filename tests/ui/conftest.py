@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -21,9 +20,9 @@ from standalone.supervisor import orrery
 from standalone.up import FIRST_ADMIN
 from tests.machine import Machine, environment
 from tests.ui.browser import Visit, installed
+from tests.ui.work import done
 
 ADMIN, ADMIN_PASSWORD = "reader@example.com", "four words like these"
-ARABIC = "اكتب لي عن النجوم"
 
 
 @dataclass(frozen=True)
@@ -62,62 +61,7 @@ def installation(browser: Browser) -> Iterator[Installation]:
             check=True,
             capture_output=True,
         )
-        yield Installation(machine, _work(machine))
-
-
-def _work(machine: Machine) -> dict[str, str]:
-    """Jobs of all kinds, one of them failed, so that pages have something to show."""
-    token = machine.command("token", "admin", "--email", FIRST_ADMIN, "--mfa").strip()
-    with machine.api(token) as api:
-        broken = {"slug": "broken", "name": "Broken", "type": "openai_compatible", "api_key": "bad-key"}
-        sandbox = api.call("GET", "/api/v1/providers")["items"][0]
-        provider = api.call(
-            "POST",
-            "/api/v1/providers",
-            broken | {"base_url": sandbox["base_url"], "allow_private_network": True},
-        )
-        model = api.call(
-            "POST", "/api/v1/models", {"provider_id": provider["id"], "model_id": "m", "name": "Broken one"}
-        )
-        assignments = {each["feature_name"]: each for each in api.pages("/api/v1/feature-assignments")}
-        api.call(
-            "PATCH",
-            f"/api/v1/feature-assignments/{assignments['code_generation']['id']}",
-            {"targets": [{"model_id": model["id"], "position": 0}]},
-        )
-        integration = api.call(
-            "POST",
-            "/api/v1/integrations",
-            {"name": "hook", "type": "webhook", "endpoint": "https://example.com/hook"},
-        )
-        work: list[tuple[str, Mapping[str, object]]] = [
-            ("daily_zodiac_tts", {"text": "The stars are kind to you today."}),
-            ("content_moderation", {"text": "What a lovely day."}),
-            ("text_embedding", {"text": "stars"}),
-            ("code_generation", {"task": "Sort a list."}),
-            ("chat_assistant", {"message": f"<script>alert(1)</script> {ARABIC}"}),
-            ("daily_zodiac_text", {"sign": "aries", "language": "ar"}),
-        ]
-        jobs = [
-            api.call("POST", "/api/v1/jobs", {"feature": feature, "input": value, "user_id": "user-1"})
-            for feature, value in work
-        ]
-        states = [api.call("GET", f"/api/v1/jobs/{job['id']}?wait=30")["state"] for job in jobs]
-    assert states == ["succeeded"] * 3 + ["failed"] + ["succeeded"] * 2, json.dumps(states)
-    return {
-        "job_id": jobs[-1]["id"],
-        "speech_id": jobs[0]["id"],
-        "failed_id": jobs[3]["id"],
-        "provider_id": provider["id"],
-        "sandbox_id": sandbox["id"],
-        "model_id": model["id"],
-        "integration_id": integration["id"],
-        "assignment_id": assignments["code_generation"]["id"],
-        "feature": "daily_zodiac_text",
-        "feature_name": "daily_zodiac_text",
-        "name": "daily_zodiac_text",
-        "lane": "batch",
-    }
+        yield Installation(machine, done(machine))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,116 @@
+"""`python -m tests.ui.screenshots`: a picture of every page, for docs/screenshots and to be judged."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from bench.past import invent
+from standalone.up import FIRST_ADMIN
+from tests.machine import Machine
+from tests.ui.browser import installed
+from tests.ui.work import done
+
+_FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
+_PAST = 20_000  # jobs of the last week
+_QUALITY = 82  # of a JPEG: a page takes some 100 kB
+
+PAGES: Mapping[str, str] = {
+    "overview": "/overview",
+    "jobs": "/jobs",
+    "job": "/jobs/{job_id}",
+    "job-speech": "/jobs/{speech_id}",
+    "job-failed": "/jobs/{failed_id}",
+    "playground": "/playground?feature=daily_zodiac_text",
+    "queues": "/queues",
+    "usage": "/usage",
+    "alerts": "/alerts",
+    "providers": "/providers",
+    "provider": "/providers/{sandbox_id}",
+    "provider-new": "/providers/new",
+    "model": "/models/{model_id}",
+    "catalog": "/catalog",
+    "assignments": "/assignments",
+    "assignment": "/assignments/daily_zodiac_text",
+    "features": "/features",
+    "integrations": "/integrations",
+    "people": "/people",
+    "tokens": "/tokens",
+    "account": "/account",
+    "audit": "/audit",
+    "setup": "/setup",
+}
+NARROW = ("overview", "jobs", "job", "usage", "assignment")
+"""Pages that are shown on a phone, too."""
+
+
+def main() -> None:
+    """Take all pictures, at 1360 px and some at 360 px; by name where names are given."""
+    wanted = sys.argv[1:] or list(PAGES)
+    _FOLDER.mkdir(exist_ok=True)
+    with _machine() as machine, _browser() as browser:
+        ids = done(machine)
+        _remember(machine)
+        page = _entered(browser, machine, 1360)
+        for name in wanted:
+            _take(page, PAGES[name].format(**ids), name)
+        phone = _entered(browser, machine, 360)
+        for name in filter(wanted.__contains__, NARROW):
+            _take(phone, PAGES[name].format(**ids), f"{name}-360")
+        if not sys.argv[1:]:
+            _take(browser.new_page(base_url=machine.url), "/login", "login")
+
+
+@contextmanager
+def _machine() -> Iterator[Machine]:
+    home = Path(tempfile.mkdtemp(prefix="orrery-shots-"))
+    home.chmod(0o755)
+    with closing(Machine(home, "--sandbox", "--workers", "1", "--threads", "4")) as machine:
+        yield machine
+
+
+@contextmanager
+def _browser() -> Iterator[Browser]:
+    found = installed()
+    if found is None:
+        sys.exit("No Chromium is installed: apt install chromium, or set ORRERY_TEST_BROWSER.")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+
+
+def _remember(machine: Machine) -> None:
+    """A week of history, made of the jobs that were just run."""
+    exported = re.search(r"ORRERY_DATABASE_URL='?([^'\n]+)", machine.command("env"))
+    assert exported is not None
+    with psycopg.connect(exported[1], autocommit=True) as db:
+        invent(db, _PAST)
+
+
+def _entered(browser: Browser, machine: Machine, width: int) -> Page:
+    page = browser.new_page(
+        base_url=machine.url, viewport={"width": width, "height": 900 if width > 400 else 780}
+    )
+    page.goto("/")
+    page.get_by_label("E-mail").fill(FIRST_ADMIN)
+    page.get_by_label("Password").fill(machine.password)
+    page.get_by_role("button").click()
+    page.wait_for_url("**/overview")
+    return page
+
+
+def _take(page: Page, path: str, name: str) -> None:
+    page.goto(path)
+    page.wait_for_timeout(300)  # fonts and the first frame
+    page.screenshot(path=_FOLDER / f"{name}.jpg", type="jpeg", quality=_QUALITY, full_page=True)
+    print(f"{name}: {path}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
