@@ -87,6 +87,7 @@ class Form(Generic[B]):
         stored: BaseModel | None = None,
         *,
         action: str | None = None,
+        typed: SentForm | None = None,
         given: Mapping[str, Any] | None = None,
         choices: Mapping[str, Sequence[Choice]] | None = None,
         hints: Mapping[str, str] | None = None,
@@ -96,6 +97,7 @@ class Form(Generic[B]):
         Args:
             stored: what the API shows of the noun.
             action: where to send it; by default to the page's own address.
+            typed: what was sent, where the page is shown again although nothing was refused.
             given: values to begin with where nothing is stored.
             choices: by field, where they are known with the request only.
             hints: by secret field, how the stored one ends.
@@ -105,14 +107,20 @@ class Form(Generic[B]):
         if again is not None and again.action != action:
             again = None
         errors = flattened(_errors(again))
-        groups = [
-            self._filled(group, stored, again, given or {}, choices or {}, hints or {}, errors)
-            for group in self._groups
-        ]
+        filler = _Filler(
+            stored=stored,
+            sent=again.sent if typed is None and again is not None else typed,
+            is_stale=again is not None and again.problem.status == HTTPStatus.PRECONDITION_FAILED,
+            given=given or {},
+            choices=choices or {},
+            hints=hints or {},
+            errors=errors,
+        )
+        groups = [self._filled(group, filler) for group in self._groups]
         elsewhere = [message for name, message in errors.items() if name not in self._controls]
         return View(
             action=action if not request.url.query else f"{action}?{request.url.query}",
-            etag="" if stored is None else tag_of(stored),
+            etag="" if stored is None else (typed is not None and typed.get("etag")) or tag_of(stored),
             groups=groups,
             problem="" if again is None else _said(again, elsewhere),
         )
@@ -147,46 +155,38 @@ class Form(Generic[B]):
                 unread += refused.errors
         return document, unread
 
-    def _filled(
-        self,
-        group: Group,
-        stored: BaseModel | None,
-        again: Again | None,
-        given: Mapping[str, Any],
-        choices: Mapping[str, Sequence[Choice]],
-        hints: Mapping[str, str],
-        errors: Mapping[str, str],
-    ) -> FilledGroup:
-        fields = [
-            _fill(self._controls[name], stored, again, given, choices.get(name), hints.get(name, ""), errors)
-            for name in group.names
-        ]
+    def _filled(self, group: Group, filler: _Filler) -> FilledGroup:
+        fields = [filler.fill(self._controls[name]) for name in group.names]
         is_open = any(each.error or each.stored for each in fields)
         return FilledGroup(group.title, group.is_advanced, is_open, fields)
 
 
-def _fill(
-    control: Control,
-    stored: BaseModel | None,
-    again: Again | None,
-    given: Mapping[str, Any],
-    choices: Sequence[Choice] | None,
-    hint: str,
-    errors: Mapping[str, str],
-) -> Filled:
-    start = given.get(control.name, control.default)
-    kept = control.shown(getattr(stored, control.name, None) if stored is not None else start)
-    value = kept if again is None else control.typed(again.sent)
-    is_stale = again is not None and again.problem.status == HTTPStatus.PRECONDITION_FAILED
-    differs = is_stale and stored is not None and value != kept
-    return Filled(
-        control=control,
-        value=value,
-        error=errors.get(control.name, ""),
-        stored=_in_words(kept) if differs else "",
-        hint=hint,
-        choices=control.choices if choices is None else choices,
-    )
+@dataclass(frozen=True, slots=True)
+class _Filler:
+    """What controls show. `sent`: what was typed before; `is_stale`: `stored` is newer than that."""
+
+    stored: BaseModel | None
+    sent: SentForm | None
+    is_stale: bool
+    given: Mapping[str, Any]
+    choices: Mapping[str, Sequence[Choice]]
+    hints: Mapping[str, str]
+    errors: Mapping[str, str]
+
+    def fill(self, control: Control) -> Filled:
+        name = control.name
+        start = self.given.get(name, control.default)
+        kept = control.shown(start if self.stored is None else getattr(self.stored, name, None))
+        value = kept if self.sent is None else control.typed(self.sent)
+        differs = self.is_stale and self.stored is not None and value != kept
+        return Filled(
+            control=control,
+            value=value,
+            error=self.errors.get(name, ""),
+            stored=_in_words(kept) if differs else "",
+            hint=self.hints.get(name, ""),
+            choices=self.choices.get(name, control.choices),
+        )
 
 
 def _errors(again: Again | None) -> list[FieldError]:
