@@ -4,8 +4,8 @@ pygal was tried first: each of its charts is 16 kB with a <style>, a <script> an
 none of which our policy lets through, and without them it has neither tooltips nor a theme.
 
 The drawing stretches to whatever room there is (`preserveAspectRatio="none"`, strokes that do not scale), and
-its labels are HTML beside it, so text has the same size on a phone and on a wall. Points and bars can be
-reached by keyboard and tell their value; each chart brings its numbers as a table.
+its labels are HTML beside it, so text has the same size on a phone and on a wall. Each chart brings its
+numbers as a table, once: of its rows the script makes what can be pointed at, or reached by keyboard.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from admin_api.pages.formats import DASH, compact
 
 Tone = Literal["cyan", "violet", "pink", "green", "amber", "red", "muted"]
 Format = Callable[[float], str]
+Marks = Literal["points", "bars", "rows"]
+"""How the rows of the table lie in the drawing: where lines pass, as columns, or as rows."""
 
 TONES: Sequence[Tone] = ("cyan", "violet", "pink", "green", "amber", "red", "muted")
 """In the order in which series take them."""
@@ -74,30 +76,19 @@ def lines(
     parts = [_grid()]
     for each in series:
         parts += [_run(run, top, each.tone, area=area) for run in _runs(xs, each.values)]
-    names = _names(times)
-    for each in series:
-        parts += [
-            _point(x, _y(value, top), each.tone, f"{name}: {each.name} {shown(value)}")
-            for x, name, value in zip(xs, names, each.values, strict=True)
-            if value is not None
-        ]
-    return _chart(title, times, names, series, shown, top, parts)
+    return _chart(title, "points", _names(times), series, shown, top, parts)
 
 
 def bars(
     title: str, times: Sequence[datetime], series: Sequence[Series], *, shown: Format = compact
 ) -> Chart:
     """Bars over time, the series of each place on top of each other."""
-    columns = [[each.values[index] or 0 for each in series] for index in range(len(times))]
-    top = _top(sum(column) for column in columns)
-    step = _WIDTH / max(len(times), 1)
-    parts, names = [_grid()], _names(times)
-    for index, column in enumerate(columns):
-        tip = f"{names[index]}: " + ", ".join(
-            f"{each.name} {shown(value)}" for each, value in zip(series, column, strict=True)
-        )
-        parts.append(_stack(index * step + step * 0.12, step * 0.76, column, series, top, tip))
-    return _chart(title, times, names, series, shown, top, parts)
+    heaps = [list(accumulate(each.values[index] or 0 for each in series)) for index in range(len(times))]
+    top = _top(heap[-1] for heap in heaps if heap)
+    parts = [_grid()]
+    for place, each in enumerate(series):
+        parts.append(_stacked(each, [(heap[place - 1] if place else 0, heap[place]) for heap in heaps], top))
+    return _chart(title, "bars", _names(times), series, shown, top, parts)
 
 
 def ranking(
@@ -111,18 +102,15 @@ def ranking(
     """Horizontal bars, one for each item, in the order they come."""
     top = max((value for _, value in items), default=0) or 1
     step = _HEIGHT / max(len(items), 1)
-    parts = [
-        Markup(
-            '<rect class="mark fill-{}" tabindex="0" role="img" aria-label="{}" data-tip="{}" x="0" y="{}" '
-            'width="{}" height="{}" rx="2"><title>{}</title></rect>'
-        ).format(tone, tip, tip, _n(i * step + step * 0.15), _n(value / top * _WIDTH), _n(step * 0.7), tip)
-        for i, (label, value) in enumerate(items)
-        for tip in [f"{label}: {shown(value)}"]
-    ]
+    drawn = "".join(
+        _box(0, (place + 0.15) * step, value / top * _WIDTH, 0.7 * step)
+        for place, (_, value) in enumerate(items)
+    )
+    parts = [Markup('<path class="fill-{}" d="{}"/>').format(tone, drawn)]
     summary = "; ".join(f"{label} {shown(value)}" for label, value in items[:3])
     return Chart(
         title=title,
-        svg=_svg(title, summary, parts),
+        svg=_svg(title, "rows", summary, parts),
         ticks=(),
         labels=[label for label, _ in items],
         legend=(),
@@ -148,7 +136,7 @@ def sparkline(title: str, values: Sequence[float], *, shown: Format = compact, t
 
 def _chart(
     title: str,
-    times: Sequence[datetime],
+    marks: Marks,
     names: Sequence[str],
     series: Sequence[Series],
     shown: Format,
@@ -159,7 +147,7 @@ def _chart(
     summary = f"{names[0]} to {names[-1]}, at most {shown(max(known))}" if known and names else "No data"
     return Chart(
         title=title,
-        svg=_svg(title, summary, parts),
+        svg=_svg(title, marks, summary, parts),
         ticks=[shown(top * step / _TICKS) for step in range(_TICKS, -1, -1)],
         labels=_thinned(names),
         legend=[(each.name, each.tone) for each in series],
@@ -173,52 +161,41 @@ def _chart(
     )
 
 
-def _svg(title: str, summary: str, parts: Sequence[Markup]) -> Markup:
+def _svg(title: str, marks: Marks, summary: str, parts: Sequence[Markup]) -> Markup:
     # A group, not an image: what is inside of an image cannot be reached.
     return Markup(
-        '<svg class="plot" viewBox="0 0 {} {}" preserveAspectRatio="none" role="group" '
+        '<svg class="plot" viewBox="0 0 {} {}" preserveAspectRatio="none" role="group" data-marks="{}" '
         'aria-label="{}. {}">{}</svg>'
-    ).format(_n(_WIDTH), _n(_HEIGHT), title, summary, Markup("").join(parts))
+    ).format(_n(_WIDTH), _n(_HEIGHT), marks, title, summary, Markup("").join(parts))
 
 
 def _grid() -> Markup:
-    return Markup("").join(
-        Markup('<path class="rule" d="M0 {}H{}"/>').format(_n(_HEIGHT * step / _TICKS), _n(_WIDTH))
-        for step in range(_TICKS + 1)
-    )
+    drawn = "".join(f"M0 {_n(_HEIGHT * step / _TICKS)}H{_n(_WIDTH)}" for step in range(_TICKS + 1))
+    return Markup('<path class="rule" d="{}"/>').format(drawn)
 
 
 def _run(run: Sequence[tuple[float, float]], top: float, tone: Tone, *, area: bool) -> Markup:
     path = "M" + "L".join(f"{_n(x)} {_n(_y(value, top))}" for x, value in run)
+    if len(run) == 1:
+        path += "h0"  # a line without length: its round ends are a dot
     below = f"{path}L{_n(run[-1][0])} {_n(_HEIGHT)}L{_n(run[0][0])} {_n(_HEIGHT)}Z"
     drawn = Markup('<path class="line stroke-{}" d="{}"/>').format(tone, path)
     return Markup('<path class="area fill-{}" d="{}"/>').format(tone, below) + drawn if area else drawn
 
 
-def _point(x: float, y: float, tone: Tone, tip: str) -> Markup:
-    """A line without length: its round ends are a dot that does not stretch."""
-    return Markup(
-        '<path class="mark dot stroke-{}" tabindex="0" role="img" aria-label="{}" data-tip="{}" d="M{} {}h0">'
-        "<title>{}</title></path>"
-    ).format(tone, tip, tip, _n(x), _n(y), tip)
-
-
-def _stack(
-    x: float, width: float, column: Sequence[float], series: Sequence[Series], top: float, tip: str
-) -> Markup:
-    rects = [
-        Markup('<rect class="fill-{}" x="{}" y="{}" width="{}" height="{}"/>').format(
-            each.tone, _n(x), _n(_y(above, top)), _n(width), _n(value / top * _HEIGHT)
-        )
-        for each, value, above in zip(series, column, accumulate(column), strict=True)
-        if value
-    ]
-    catch = Markup('<rect class="catch" x="{}" y="0" width="{}" height="{}"/>').format(
-        _n(x), _n(width), _n(_HEIGHT)
+def _stacked(series: Series, spans: Sequence[tuple[float, float]], top: float) -> Markup:
+    """The boxes of one series, each from where the one below it ends."""
+    step = _WIDTH / max(len(spans), 1)
+    drawn = "".join(
+        _box((place + 0.12) * step, _y(upper, top), step * 0.76, (upper - lower) / top * _HEIGHT)
+        for place, (lower, upper) in enumerate(spans)
+        if upper > lower
     )
-    return Markup(
-        '<g class="mark" tabindex="0" role="img" aria-label="{}" data-tip="{}"><title>{}</title>{}{}</g>'
-    ).format(tip, tip, tip, catch, Markup("").join(rects))
+    return Markup('<path class="fill-{}" d="{}"/>').format(series.tone, drawn)
+
+
+def _box(x: float, y: float, width: float, height: float) -> str:
+    return f"M{_n(x)} {_n(y)}h{_n(width)}v{_n(height)}h-{_n(width)}z"
 
 
 def _runs(xs: Sequence[float], values: Sequence[float | None]) -> list[list[tuple[float, float]]]:

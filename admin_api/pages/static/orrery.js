@@ -55,18 +55,34 @@ function exchange(old, fresh) {
 document.addEventListener("visibilitychange", () => { if (!document.hidden && every) look(); });
 later();
 
-// ---- charts: one stop for the keyboard, arrows inside ----
+// ---- charts: a mark for each row of the table, one stop for the keyboard, arrows inside ----
+function mark(plot) {
+  const table = $("table", plot.closest("figure")), names = $$("thead th", table).map((each) => each.textContent), rows = [...table.tBodies[0].rows];
+  const { width, height } = plot.viewBox.baseVal, kind = plot.dataset.marks, step = kind === "points" ? width / Math.max(rows.length - 1, 1) : width / rows.length;
+  rows.forEach((row, index) => {
+    const rect = document.createElementNS(plot.namespaceURI, "rect"), [name, ...cells] = [...row.cells].map((each) => each.textContent);
+    const told = `${name}: ` + cells.map((cell, place) => (cells.length > 1 ? `${names[place + 1]} ${cell}` : cell)).join(", ");
+    const left = kind === "points" ? (rows.length > 1 ? Math.max(0, (index - 0.5) * step) : 0) : index * step, right = kind === "points" ? Math.min(width, rows.length > 1 ? (index + 0.5) * step : width) : (index + 1) * step;
+    const place = kind === "rows" ? { x: 0, y: index * height / rows.length, width, height: height / rows.length } : { x: left, y: 0, width: right - left, height };
+    for (const [key, value] of Object.entries({ ...place, class: "mark", role: "img", tabindex: index ? -1 : 0, "aria-label": told, "data-tip": told })) rect.setAttribute(key, value);
+    plot.append(rect);
+  });
+}
 function enhance(root) {
-  for (const plot of $$("svg.plot", root)) $$(".mark", plot).forEach((mark, index) => mark.setAttribute("tabindex", index ? "-1" : "0"));
+  for (const plot of $$("svg.plot", root)) mark(plot);
+  for (const table of $$("table.stack", root)) {
+    const names = $$("thead th", table).map((each) => each.textContent);
+    for (const row of $$("tbody tr", table)) [...row.cells].forEach((cell, index) => { cell.dataset.label ??= names[index]; });
+  }
   counted();
 }
 const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 document.addEventListener("keydown", (event) => {
-  const mark = event.target.closest?.(".plot .mark"), step = STEPS[event.key];
-  if (!mark || !step) return;
-  const marks = $$(".mark", mark.closest("svg")), next = marks[marks.indexOf(mark) + step];
+  const at = event.target.closest?.(".plot .mark"), step = STEPS[event.key];
+  if (!at || !step) return;
+  const marks = $$(".mark", at.closest("svg")), next = marks[marks.indexOf(at) + step];
   event.preventDefault();
-  if (next) { mark.setAttribute("tabindex", "-1"); next.setAttribute("tabindex", "0"); next.focus(); }
+  if (next) { at.setAttribute("tabindex", "-1"); next.setAttribute("tabindex", "0"); next.focus(); }
 });
 
 // ---- tooltips ----
@@ -75,7 +91,6 @@ tip.className = "tip";
 function tell(event) {
   const about = event.target.closest?.("[data-tip]");
   if (!about) return tip.remove();
-  about.querySelector(":scope > title")?.remove();
   tip.textContent = about.dataset.tip;
   body.append(tip);
   const place = about.getBoundingClientRect(), own = tip.getBoundingClientRect();
