@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 BOUNDS_MS = (
     *(5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 5000, 7500, 10_000),
@@ -25,12 +27,23 @@ def percentile(histogram: Sequence[int], percent: float) -> int | None:
     Interpolated inside of its bucket, so it is off by at most the bucket's width; what took longer than the
     last bound counts as having taken that long.
     """
-    wanted = sum(histogram) * percent / 100
+    [found] = percentiles(histogram, percent)
+    return found
+
+
+def percentiles(histogram: Sequence[int], *percents: float) -> list[int | None]:
+    """Each of them as of `percentile`."""
+    heaps = list(accumulate(histogram))
+    return [_located(histogram, heaps, percent) for percent in percents]
+
+
+def _located(histogram: Sequence[int], heaps: Sequence[int], percent: float) -> int | None:
+    wanted = heaps[-1] * percent / 100 if heaps else 0
     if not wanted:
         return None
-    passed, lower = 0, 0
-    for count, upper in zip(histogram, BOUNDS_MS, strict=False):
-        if passed + count >= wanted and count:
-            return round(lower + (upper - lower) * (wanted - passed) / count)
-        passed, lower = passed + count, upper
-    return BOUNDS_MS[-1]
+    place = bisect_left(heaps, wanted)
+    if place == len(BOUNDS_MS):
+        return BOUNDS_MS[-1]
+    lower, upper = BOUNDS_MS[place - 1] if place else 0, BOUNDS_MS[place]
+    passed = heaps[place] - histogram[place]
+    return round(lower + (upper - lower) * (wanted - passed) / histogram[place])

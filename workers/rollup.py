@@ -176,6 +176,12 @@ _HOURLY = _added(
 _DAILY = _added(
     "usage_daily",
     "uq_usage_daily_day",
+_OVERALL = _added(
+    "usage_overall_hourly",
+    "pk_usage_overall_hourly",
+    {"hour": "date_trunc('hour', finished_at, 'UTC')"},
+    {**SUMS, **OUTCOMES, **HISTOGRAM},
+)
     {"day": _DAY, "provider_id": "provider_id", **_KINDS},
     {**SUMS, **HISTOGRAM},
 )
@@ -236,6 +242,7 @@ hourly AS ({_HOURLY}),
 daily AS ({_DAILY}),
 totals AS ({_TOTALS}),
 users AS ({_USERS}),
+overall AS ({_OVERALL}),
 weeks AS ({_WEEKS}),
 minutes AS ({_MINUTES}),
 health AS ({_HEALTH}),

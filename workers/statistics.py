@@ -12,7 +12,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import DictRow
 
-from workers.histogram import BUCKETS, counts, percentile
+from workers.histogram import BUCKETS, counts, percentiles
 from workers.rollup import CONSUMED, HISTOGRAM, LONGEST_USER, OBSERVED, OUTCOMES, SUMS
 
 Database = Connection[DictRow]
@@ -86,9 +86,11 @@ class Statistics:
 
 
 class _Source(StrEnum):
-    """Where sums are read from. Of users only days are kept, and nothing else that would tell calls apart."""
+    """Where sums are read from. Of users only days are kept, and nothing else that would tell calls apart;
+    overall, hours and nothing else."""
 
     HOURS = "usage_hourly"
+    OVERALL = "usage_overall_hourly"
     DAYS = "usage_daily"
     USERS = "usage_user_daily"
     CALLS = "ai_usage_analytics"
@@ -109,15 +111,15 @@ def statistics(
     calls themselves: give the statement a time limit.
     """
     query = _Query(tuple(dict.fromkeys(by)), filters, since, until, limit)
-    state = db.execute("SELECT nullif(counted_at, '-infinity') AS at FROM usage_rollup").fetchone()
+    state = db.execute(_BEGIN).fetchone()
     counted_at = state["at"] if state else None
     source, users, is_cut = query.source, None, False
     if query.ranks_users:
         most = min(limit, _MOST_USERS if query.by == (Dimension.USER,) else _MOST_USERS_TOLD_APART)
         users = query.busiest(db, most + 1)
         users, is_cut = users[:most], len(users) > most
-    elif Dimension.HOUR in query.by and len(query.by) > 1 and source is _Source.HOURS:
-        query = replace(query, since=query.newest_hours(db))
+    elif Dimension.HOUR in query.by and source in (_Source.HOURS, _Source.OVERALL):
+        query = replace(query, since=query.newest_hours(db, source))
     totals, *groups = query.groups(db, source, users)
     if query.ranks_users or query.since != since:
         everything = _Query((), filters, since, until, limit)
@@ -143,7 +145,10 @@ def _down(time: datetime, step: timedelta) -> datetime:
 
 def _source(by: Sequence[Dimension], filters: UsageFilter, *, whole_days: bool) -> _Source:
     if Dimension.USER not in by and filters.user_id is None:
-        return _Source.DAYS if whole_days and Dimension.HOUR not in by else _Source.HOURS
+        if whole_days and Dimension.HOUR not in by:
+            return _Source.DAYS
+        are_hours = set(by) <= {Dimension.HOUR, Dimension.DAY}
+        return _Source.OVERALL if are_hours and not _narrowed(filters) else _Source.HOURS
     days_suffice = set(by) <= {Dimension.USER, Dimension.DAY}
     return _Source.USERS if days_suffice and not _narrowed(filters) else _Source.CALLS
 
@@ -157,46 +162,49 @@ _MOST_USERS = 200
 _MOST_USERS_TOLD_APART = 30  # each is some hundreds of rows, far apart from each other
 _TIMES: Mapping[_Source, str] = {
     _Source.HOURS: "hour",
+    _Source.OVERALL: "hour",
     _Source.DAYS: "day",
     _Source.USERS: "day",
     _Source.CALLS: "finished_at",
 }
 _HOUR: Mapping[_Source, str] = {
     _Source.HOURS: "hour",
+    _Source.OVERALL: "hour",
     _Source.CALLS: "date_trunc('hour', finished_at, 'UTC')",
 }
 _DAY: Mapping[_Source, str] = {
     _Source.HOURS: "(hour AT TIME ZONE 'UTC')::date",
+    _Source.OVERALL: "(hour AT TIME ZONE 'UTC')::date",
     _Source.DAYS: "day",
     _Source.USERS: "day",
     _Source.CALLS: "(finished_at AT TIME ZONE 'UTC')::date",
 }
-_KEPT = {name: f"coalesce(sum({name}), 0)" for name in SUMS if not name.endswith("_max")}
-_ROLLED_UP: Mapping[str, str] = {
+
+
+def _again(name: str) -> str:
+    """The total of a sum's groups."""
+    return f"coalesce({'max' if name.endswith('_max') else 'sum'}({name}), 0)"
+
+
+_KEPT = {name: _again(name) for name in SUMS}
+_OUTCOMES = {name: _again(name) for name in OUTCOMES}
+_BUCKETS = {name: _again(name) for name in BUCKETS}
+_BY_OUTCOME: Mapping[str, str] = {
     **_KEPT,
-    "latency_ms_max": "coalesce(max(latency_ms_max), 0)",
     **{name: f"coalesce(sum(calls) FILTER (WHERE outcome = '{name}'), 0)" for name in OUTCOMES},
-    **{name: f"coalesce(sum({name}), 0)" for name in BUCKETS},
+    **_BUCKETS,
 }
 _SUMS: Mapping[_Source, Mapping[str, str]] = {
-    _Source.HOURS: _ROLLED_UP,
-    _Source.DAYS: _ROLLED_UP,
-    _Source.USERS: {
-        **_KEPT,
-        "latency_ms_max": "coalesce(max(latency_ms_max), 0)",
-        **{name: f"coalesce(sum({name}), 0)" for name in OUTCOMES},
-    },
+    _Source.HOURS: _BY_OUTCOME,
+    _Source.DAYS: _BY_OUTCOME,
+    _Source.OVERALL: {**_KEPT, **_OUTCOMES, **_BUCKETS},
+    _Source.USERS: {**_KEPT, **_OUTCOMES},
     _Source.CALLS: {**SUMS, **OUTCOMES, **HISTOGRAM},
 }
 
 
 def _type(name: str) -> str:
     return {"cost_usd": "numeric", "seconds": "float8"}.get(name, "bigint")
-
-
-def _again(name: str) -> str:
-    """The total of a sum's groups."""
-    return f"coalesce({'max' if name.endswith('_max') else 'sum'}({name}), 0)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,26 +233,29 @@ class _Query:
         """
         statement = self._statement(source, users).encode()
         rows = db.execute(statement, self._values(source, users), prepare=False).fetchall()
-        errors = self._errors(db, source) if source in (_Source.HOURS, _Source.DAYS) else None
+        classed = _Source.HOURS if source is _Source.OVERALL else source
+        errors = self._errors(db, classed) if classed in (_Source.HOURS, _Source.DAYS) else None
         return [_group(row, self.by, errors) for row in rows]
 
     def busiest(self, db: Database, most: int) -> list[str | None]:
-        """The users with most calls, by whole weeks and the days around them."""
+        """The users with most calls, by whole weeks and the days around them. This one is whole up to now."""
         since, until = self.since.date(), self.until.date()
         first = since + timedelta(days=-since.weekday() % 7)
         last = max(first, until - timedelta(days=until.weekday()))
+        if until > datetime.now(UTC).date():
+            last = max(first, until)
         values = {"since": since, "until": until, "first": first, "last": last, "most": most}
         return [row["user_id"] for row in db.execute(_BUSIEST, values, prepare=False)]
 
-    def newest_hours(self, db: Database) -> datetime:
+    def newest_hours(self, db: Database, source: _Source) -> datetime:
         """The hour from which on there are more groups than `limit`, or the first one."""
         keys = ", ".join(name.value for name in self.by if name not in (Dimension.HOUR, Dimension.DAY))
         query = f"""
         SELECT min(hour) AS hour FROM (
-            SELECT DISTINCT {", ".join(filter(None, ["hour", keys]))} FROM usage_hourly
-            WHERE {self._conditions(_Source.HOURS, None)} ORDER BY hour DESC LIMIT %(limit)s
+            SELECT DISTINCT {", ".join(filter(None, ["hour", keys]))} FROM {source}
+            WHERE {self._conditions(source, None)} ORDER BY hour DESC LIMIT %(limit)s
         ) AS newest HAVING count(*) >= %(limit)s"""
-        row = db.execute(query.encode(), self._values(_Source.HOURS, None), prepare=False).fetchone()
+        row = db.execute(query.encode(), self._values(source, None), prepare=False).fetchone()
         return row["hour"] if row else self.since
 
     def _statement(self, source: _Source, users: Sequence[str | None] | None) -> str:
@@ -327,6 +338,12 @@ class _Query:
         return found
 
 
+# By one process: on a small machine a second one takes from the jobs what it gives, and is often late.
+_BEGIN = """
+SELECT nullif(counted_at, '-infinity') AS at,
+    set_config('max_parallel_workers_per_gather', '0', true), set_config('jit', 'off', true)
+FROM usage_rollup"""
+
 # Between `first` and `last`, two Mondays, lie whole weeks; where there is none both are after the first days.
 _BUSIEST = """
 SELECT user_id FROM (
@@ -360,7 +377,7 @@ def _latency(row: DictRow) -> Latency:
     timed = row["calls"] - row["lost"]
     average = round(row["latency_ms_sum"] / timed) if timed else None
     histogram = counts(row) if BUCKETS[0] in row else []
-    p50, p95, p99 = (percentile(histogram, percent) for percent in (50, 95, 99))
+    p50, p95, p99 = percentiles(histogram, 50, 95, 99)
     longest = row["latency_ms_max"] if timed else None
     return Latency(average, _at_most(p50, longest), _at_most(p95, longest), _at_most(p99, longest), longest)
 

@@ -65,6 +65,7 @@ system_integrations      S            SIUD      S      -            -       -   
 usage_daily              S            S         S      -            -       S    SIU     -
 usage_hourly             S            S         S      -            -       S    SIU     -
 usage_minutes            S            S         S      -            -       S    SIUD    -
+usage_overall_hourly     S            S         S      -            -       S    SIU     -
 usage_rollup             S            S         S      -            -       S    SU      -
 usage_totals             S            S         S      -            -       S    SIU     -
 usage_user_daily         S            S         S      -            -       S    SIU     -

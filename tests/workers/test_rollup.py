@@ -45,7 +45,7 @@ def count(db: Pool, **options: int) -> rollup.Advance | None:
 def counted(owner: Owner) -> list[int]:
     """What each rollup has counted."""
     tables = (
-        *("usage_hourly", "usage_daily", "usage_totals", "usage_minutes"),
+        *("usage_hourly", "usage_overall_hourly", "usage_daily", "usage_totals", "usage_minutes"),
         *("usage_user_daily", "usage_user_weekly"),
     )
     sums = (f"SELECT coalesce(sum(calls), 0)::int AS calls FROM {table}" for table in tables)
@@ -61,11 +61,11 @@ def test_a_call_that_commits_after_later_ones_is_counted_once(
         assert count(db) == rollup.Advance(1, caught_up=True)
         record(owner, call())
         assert count(db) == rollup.Advance(1, caught_up=True)
-        assert counted(owner) == [2] * 6
+        assert counted(owner) == [2] * 7
         slow.commit()
         assert count(db) == rollup.Advance(2, caught_up=True)
     assert count(db) == rollup.Advance(0, caught_up=True)
-    assert counted(owner) == [4] * 6
+    assert counted(owner) == [4] * 7
 
 
 def test_what_is_rolled_back_is_not_counted(db: Pool, owner: Owner, settings: Settings) -> None:
@@ -75,7 +75,7 @@ def test_what_is_rolled_back_is_not_counted(db: Pool, owner: Owner, settings: Se
         regretful.rollback()
     record(owner, call())
     assert count(db) == rollup.Advance(1, caught_up=True)
-    assert counted(owner) == [1] * 6
+    assert counted(owner) == [1] * 7
 
 
 def test_any_order_of_commits_and_counts_counts_each_call_once(
@@ -107,7 +107,7 @@ def test_any_order_of_commits_and_counts_counts_each_call_once(
     while not (step := count(db, most=3)) or not step.caught_up:
         assert step is not None
     assert recorded > 50
-    assert counted(owner) == [recorded] * 6
+    assert counted(owner) == [recorded] * 7
 
 
 def test_a_backlog_is_counted_in_steps_that_split_no_transaction(db: Pool, owner: Owner) -> None:
@@ -120,7 +120,7 @@ def test_a_backlog_is_counted_in_steps_that_split_no_transaction(db: Pool, owner
         assert step is not None
         steps.append(step)
     assert [step.counted for step in steps] == [3] * 10
-    assert counted(owner) == [30] * 6
+    assert counted(owner) == [30] * 7
 
 
 def test_only_one_counts_at_a_time_and_not_too_often(db: Pool, owner: Owner) -> None:
@@ -176,7 +176,7 @@ def test_killing_whoever_counts_loses_and_doubles_nothing(db: Pool, owner: Owner
     until(lambda: (step := count(db)) is not None and step.caught_up)
     until(lambda: (step := count(db)) is not None and step.counted == 0)
     assert recorded > 20
-    assert counted(owner) == [recorded] * 6
+    assert counted(owner) == [recorded] * 7
 
 
 def test_what_another_cluster_counted_is_not_counted_again(db: Pool, owner: Owner) -> None:
@@ -289,7 +289,7 @@ def test_the_database_and_python_have_the_same_buckets(owner: Owner) -> None:
         "JOIN pg_class ON pg_class.oid = attrelid WHERE attname ~ '^ms_' AND relkind = 'r' GROUP BY relname"
     ).fetchall()
     assert {row["relname"]: tuple(row["names"]) for row in columns} == dict.fromkeys(
-        ["usage_daily", "usage_hourly", "usage_minutes", "usage_totals"], BUCKETS
+        ["usage_daily", "usage_hourly", "usage_minutes", "usage_overall_hourly", "usage_totals"], BUCKETS
     )
 
 

@@ -1,4 +1,4 @@
--- Lists of finished jobs by user, state and feature; whose jobs a caller may end or run again.
+-- Lists of finished jobs by user, state and feature; all calls by the hour; whose jobs a caller may end or run again.
 
 -- --- Lists --------------------------------------------------------------------------------------------
 
@@ -10,6 +10,46 @@
 CREATE INDEX ix_job_history_feature_id ON job_history (feature, id);
 CREATE INDEX ix_job_history_user_id_id ON job_history (user_id, id) WHERE octet_length(user_id) <= 800;
 CREATE INDEX ix_job_history_state_id ON job_history (state, id, feature, token_id) WHERE state <> 'succeeded';
+
+-- --- Statistics ---------------------------------------------------------------------------------------
+
+-- All calls by the hour, told apart by nothing: a month's hours are 720 rows, and were summed up out of 30,000 and
+-- more (46 ms of CPU, now 3).
+CREATE TABLE usage_overall_hourly (LIKE usage_hourly) WITH (fillfactor = 70);
+ALTER TABLE usage_overall_hourly
+    DROP COLUMN provider_id, DROP COLUMN provider, DROP COLUMN model, DROP COLUMN feature, DROP COLUMN outcome,
+    DROP COLUMN error_class,
+    ADD COLUMN succeeded integer NOT NULL,
+    ADD COLUMN failed integer NOT NULL,
+    ADD COLUMN superseded integer NOT NULL,
+    ADD COLUMN lost integer NOT NULL,
+    ADD CONSTRAINT pk_usage_overall_hourly PRIMARY KEY (hour);
+
+LOCK TABLE usage_rollup IN SHARE ROW EXCLUSIVE MODE;  -- nobody counts meanwhile
+DO $$
+DECLARE
+    sums record;
+BEGIN
+    SELECT string_agg(quote_ident(attname), ', ') AS names, string_agg(
+        CASE
+            WHEN attname IN ('succeeded', 'failed', 'superseded', 'lost')
+                THEN format('coalesce(sum(calls) FILTER (WHERE outcome = %L), 0)', attname)
+            WHEN attname LIKE '%\_max' THEN format('max(%I)', attname)
+            ELSE format('sum(%I)', attname)
+        END, ', ') AS terms
+    INTO sums
+    FROM pg_attribute
+    WHERE attrelid = 'usage_overall_hourly'::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'hour';
+    EXECUTE format('INSERT INTO usage_overall_hourly (hour, %s) SELECT hour, %s FROM usage_hourly GROUP BY hour',
+        sums.names, sums.terms);
+END $$;
+
+ALTER TABLE usage_overall_hourly ENABLE ROW LEVEL SECURITY;
+CREATE POLICY orrery_worker ON usage_overall_hourly TO orrery_worker USING (true) WITH CHECK (true);
+CREATE POLICY orrery_readers ON usage_overall_hourly FOR SELECT
+    TO orrery_api, orrery_super_admin, orrery_admin USING (true);
+GRANT SELECT, INSERT, UPDATE ON usage_overall_hourly TO orrery_worker;
+GRANT SELECT ON usage_overall_hourly TO orrery_api, orrery_super_admin, orrery_admin;
 
 -- --- Rights -------------------------------------------------------------------------------------------
 
