@@ -60,7 +60,10 @@ class Sums(BaseModel):
     seconds: float
     images: int
     cost_usd: str
+    wasted_usd: Annotated[str, Field(description="What calls cost that did not succeed.")]
     unpriced_calls: int
+    failovers: Annotated[int, Field(description="First calls of a route after another of the run failed.")]
+    estimated_calls: Annotated[int, Field(description="Calls whose tokens are estimated.")]
     latency_ms: Latency
     errors: dict[str, int] | None
 
@@ -170,7 +173,10 @@ def _sums(group: Group) -> dict[str, Any]:
         "error_rate": _rate(group.failed, group.calls),
         **group.consumed,
         "cost_usd": f"{group.cost_usd:f}",
+        "wasted_usd": f"{group.wasted_usd:f}",
         "unpriced_calls": group.unpriced_calls,
+        "failovers": group.failovers,
+        "estimated_calls": group.estimated_calls,
         "latency_ms": Latency.model_construct(
             avg=group.latency.avg,
             p50=group.latency.p50,

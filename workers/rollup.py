@@ -112,7 +112,7 @@ _LARGEST = 1_000_000_000
 
 OBSERVED = f"""
     finished_at, left(user_id, {LONGEST_USER}) AS user_id, provider_id, provider, model, feature, outcome,
-    error_class, error_message, called, cost_usd,
+    error_class, error_message, called, failover, tokens_estimated, cost_usd,
     {", ".join(f"least(greatest({name}, 0), {_LARGEST}) AS {name}" for name in CONSUMED)},
     CASE WHEN called AND outcome <> 'lost' THEN latency_ms END AS latency_ms,
     CASE WHEN called AND outcome <> 'lost' THEN
@@ -125,7 +125,10 @@ SUMS: Mapping[str, str] = {
     "calls": "count(*) FILTER (WHERE called)",
     **{name: f"coalesce(sum({name}), 0)" for name in CONSUMED},
     "cost_usd": "coalesce(sum(cost_usd), 0)",
+    "wasted_usd": "coalesce(sum(cost_usd) FILTER (WHERE outcome <> 'succeeded'), 0)",
     "unpriced_calls": "count(*) FILTER (WHERE called AND cost_usd IS NULL)",
+    "failovers": "count(*) FILTER (WHERE called AND failover)",
+    "estimated_calls": "count(*) FILTER (WHERE called AND tokens_estimated)",
     "latency_ms_sum": "coalesce(sum(latency_ms), 0)",
     "latency_ms_max": "coalesce(max(latency_ms), 0)",
 }
@@ -173,15 +176,15 @@ _HOURLY = _added(
     {"hour": "date_trunc('hour', finished_at, 'UTC')", "provider_id": "provider_id", **_KINDS},
     {**SUMS, **HISTOGRAM},
 )
-_DAILY = _added(
-    "usage_daily",
-    "uq_usage_daily_day",
 _OVERALL = _added(
     "usage_overall_hourly",
     "pk_usage_overall_hourly",
     {"hour": "date_trunc('hour', finished_at, 'UTC')"},
     {**SUMS, **OUTCOMES, **HISTOGRAM},
 )
+_DAILY = _added(
+    "usage_daily",
+    "uq_usage_daily_day",
     {"day": _DAY, "provider_id": "provider_id", **_KINDS},
     {**SUMS, **HISTOGRAM},
 )
@@ -239,10 +242,10 @@ ON CONFLICT (provider_id) DO UPDATE SET
 _COUNT = f"""
 WITH fresh AS MATERIALIZED ({_fresh(OBSERVED)}),
 hourly AS ({_HOURLY}),
+overall AS ({_OVERALL}),
 daily AS ({_DAILY}),
 totals AS ({_TOTALS}),
 users AS ({_USERS}),
-overall AS ({_OVERALL}),
 weeks AS ({_WEEKS}),
 minutes AS ({_MINUTES}),
 health AS ({_HEALTH}),

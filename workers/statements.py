@@ -101,12 +101,12 @@ RETURNING jobs.id"""
 _INSERT_CALLS = """
 INSERT INTO ai_usage_analytics (
     job_id, run, n, finished_at, started_at, feature, capability, lane, user_id, caller_admin_id, provider_id,
-    provider, model_row_id, model, served_model, outcome, called, breaker, error_class, error_message, status,
-    request_id, latency_ms, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
-    characters, seconds, images, tokens_estimated, raw_usage, price, cost_usd, config_version, assignment_id,
-    prompt_version, key_version, worker)
+    provider, model_row_id, model, served_model, outcome, called, failover, breaker, error_class,
+    error_message, status, request_id, latency_ms, input_tokens, output_tokens, cached_tokens,
+    cache_write_tokens, reasoning_tokens, characters, seconds, images, tokens_estimated, raw_usage, price,
+    cost_usd, config_version, assignment_id, prompt_version, key_version, worker)
 SELECT job_id, run, n, finished_at, started_at, feature, capability, lane, user_id, caller_admin_id,
-    provider_id, provider, model_row_id, model, served_model, outcome, called, breaker, error_class,
+    provider_id, provider, model_row_id, model, served_model, outcome, called, failover, breaker, error_class,
     error_message, status, request_id, latency_ms, input_tokens, output_tokens, cached_tokens,
     cache_write_tokens, reasoning_tokens, characters, seconds, images, tokens_estimated, raw_usage,
     price, cost_usd, config_version, assignment_id, prompt_version, key_version, worker

@@ -55,7 +55,9 @@ class Group:
     """Sums of the attempts that have the members of `key` in common.
 
     `calls` reached a provider; `unpriced_calls` of them cost something that nobody knows, and are in no
-    `cost_usd`. `errors`: failed calls by class, None where users are told apart.
+    `cost_usd`, of which `wasted_usd` is what did not succeed. `failovers` are first calls of a route after
+    another one of the same run failed; of `estimated_calls` the tokens are estimates. `errors`: failed calls
+    by class, None where users are told apart.
     """
 
     key: Mapping[str, Any]
@@ -67,7 +69,10 @@ class Group:
     lost: int
     consumed: Mapping[str, int | float]
     cost_usd: Decimal
+    wasted_usd: Decimal
     unpriced_calls: int
+    failovers: int
+    estimated_calls: int
     latency: Latency
     errors: Mapping[str, int] | None
 
@@ -204,7 +209,7 @@ _SUMS: Mapping[_Source, Mapping[str, str]] = {
 
 
 def _type(name: str) -> str:
-    return {"cost_usd": "numeric", "seconds": "float8"}.get(name, "bigint")
+    return {"cost_usd": "numeric", "wasted_usd": "numeric", "seconds": "float8"}.get(name, "bigint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +372,10 @@ def _group(
         **{name: row[name] for name in OUTCOMES},
         consumed={name: row[name] for name in CONSUMED},
         cost_usd=row["cost_usd"],
+        wasted_usd=row["wasted_usd"],
         unpriced_calls=row["unpriced_calls"],
+        failovers=row["failovers"],
+        estimated_calls=row["estimated_calls"],
         latency=_latency(row),
         errors=None if errors is None else errors.get(tuple(key.values()), {}),
     )

@@ -15,7 +15,10 @@ from routing.values import Attempt, AttemptOutcome, Plan, Price
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """One row of `ai_usage_analytics`; members are its columns. (job_id, run, n) makes it unique."""
+    """One row of `ai_usage_analytics`; members are its columns. (job_id, run, n) makes it unique.
+
+    `failover`: the first try of a route, after another route of the same run.
+    """
 
     job_id: UUID
     run: int
@@ -34,6 +37,7 @@ class AttemptRow:
     served_model: str | None
     outcome: str
     called: bool
+    failover: bool
     breaker: str
     error_class: str | None
     error_message: str | None
@@ -94,6 +98,7 @@ def rows(
             served_model=attempt.served_model,
             outcome=attempt.outcome,
             called=attempt.called,
+            failover=before is not None and before.route is not attempt.route,
             breaker=attempt.breaker,
             error_class=attempt.error_class,
             error_message=attempt.error_message,
@@ -118,7 +123,7 @@ def rows(
             key_version=attempt.route.key_version,
             worker=worker,
         )
-        for attempt in attempts
+        for before, attempt in zip((None, *attempts), attempts, strict=False)
     ]
 
 

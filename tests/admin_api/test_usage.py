@@ -48,6 +48,7 @@ def any_calls(count: int) -> list[dict[str, Any]]:
             cost_usd=chance.choice(["0.001", "0.0000005", None]),
             input_tokens=chance.randrange(1000),
             latency_ms=chance.randrange(1, 5000),
+            failover=chance.random() < 0.1,
         )
         for _ in range(count)
     ]
@@ -93,6 +94,11 @@ def _assert_sums(shown: Json, calls: list[dict[str, Any]]) -> None:
     assert shown["input_tokens"] == sum(one["input_tokens"] for one in calls)
     assert Decimal(shown["cost_usd"]) == sum(known)
     assert shown["unpriced_calls"] == len(calls) - len(known)
+    assert Decimal(shown["wasted_usd"]) == sum(
+        Decimal(one["cost_usd"] or 0) for one in calls if one["outcome"] == "failed"
+    )
+    assert shown["failovers"] == sum(one["failover"] for one in calls)
+    assert shown["estimated_calls"] == 0
     assert shown["latency_ms"]["max"] == max(one["latency_ms"] for one in calls)
     assert shown["errors"] in (None, {"timeout": failed} if failed else {})
 

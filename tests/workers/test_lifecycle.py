@@ -122,7 +122,7 @@ def test_moderation_and_embedding_fill_their_members(
 
 
 def test_failover_uses_the_backup_and_shows_the_failed_call(
-    client: Client, worker: WorkerProcess, rows: Rows, sandbox: Sandbox
+    client: Client, worker: WorkerProcess, rows: Rows, sandbox: Sandbox, db: Pool
 ) -> None:
     primary = rows.model(rows.provider("primary", sandbox.openai), "text-1")
     backup = rows.model(rows.provider("backup", sandbox.anthropic, type="anthropic"), "text-2")
@@ -135,6 +135,9 @@ def test_failover_uses_the_backup_and_shows_the_failed_call(
         ("primary", "failed", "overloaded", 503),
         ("backup", "succeeded", None, 200),
     ]
+    with db.connection() as connection:
+        told = connection.execute("SELECT failover FROM ai_usage_analytics ORDER BY n").fetchall()
+    assert [row["failover"] for row in told] == [False, True]
 
 
 def test_a_retryable_failure_goes_back_to_the_queue_and_succeeds_later(

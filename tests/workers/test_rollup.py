@@ -204,12 +204,18 @@ def test_sums_are_those_of_the_calls(db: Pool, owner: Owner) -> None:
     record(
         owner,
         call(user_id="u1", cached_tokens=10, reasoning_tokens=3),
-        call(user_id="u2", latency_ms=5, cost_usd=None),
+        call(user_id="u2", latency_ms=5, cost_usd=None, tokens_estimated=True, failover=True),
         call(
             user_id="u1", outcome="failed", error_class="timeout", status=None, cost_usd=None, latency_ms=7000
         ),
         call(
-            user_id="u1", outcome="failed", error_class="overloaded", called=False, cost_usd=0, latency_ms=0
+            user_id="u1",
+            outcome="failed",
+            error_class="overloaded",
+            failover=True,
+            called=False,
+            cost_usd=0,
+            latency_ms=0,
         ),
         call(outcome="superseded", latency_ms=300_001),
         call(
@@ -222,7 +228,8 @@ def test_sums_are_those_of_the_calls(db: Pool, owner: Owner) -> None:
     hourly = owner.execute(
         "SELECT sum(attempts)::int AS attempts, sum(calls)::int AS calls, sum(input_tokens)::int AS input, "
         "sum(cached_tokens)::int AS cached, sum(reasoning_tokens)::int AS reasoning, sum(cost_usd) AS cost, "
-        "sum(unpriced_calls)::int AS unpriced, sum(latency_ms_sum)::int AS ms, "
+        "sum(unpriced_calls)::int AS unpriced, sum(wasted_usd) AS wasted, sum(failovers)::int AS failovers, "
+        "sum(estimated_calls)::int AS estimated, sum(latency_ms_sum)::int AS ms, "
         "max(latency_ms_max) AS longest, "
         "sum(ms_5)::int AS ms_5, sum(ms_150)::int AS ms_150, sum(ms_7500)::int AS ms_7500, "
         "sum(ms_more)::int AS ms_more FROM usage_hourly"
@@ -235,6 +242,9 @@ def test_sums_are_those_of_the_calls(db: Pool, owner: Owner) -> None:
         "reasoning": 3,
         "cost": Decimal("0.02"),
         "unpriced": 3,
+        "wasted": Decimal("0.01"),
+        "failovers": 1,
+        "estimated": 1,
         "ms": 120 + 5 + 7000 + 300_001,
         "longest": 300_001,
         "ms_5": 1,
@@ -243,13 +253,13 @@ def test_sums_are_those_of_the_calls(db: Pool, owner: Owner) -> None:
         "ms_more": 1,
     }
     users = owner.execute(
-        "SELECT user_id, attempts, calls, succeeded, failed, superseded, lost, unpriced_calls "
-        "FROM usage_user_daily ORDER BY user_id"
+        "SELECT user_id, attempts, calls, succeeded, failed, superseded, lost, unpriced_calls, "
+        "wasted_usd, failovers FROM usage_user_daily ORDER BY user_id"
     ).fetchall()
     assert [tuple(row.values()) for row in users] == [
-        ("u1", 3, 2, 1, 1, 0, 0, 1),
-        ("u2", 1, 1, 1, 0, 0, 0, 1),
-        (None, 2, 2, 0, 0, 1, 1, 1),
+        ("u1", 3, 2, 1, 1, 0, 0, 1, 0, 0),
+        ("u2", 1, 1, 1, 0, 0, 0, 1, 0, 1),
+        (None, 2, 2, 0, 0, 1, 1, 1, Decimal("0.01"), 0),
     ]
     health = owner.execute("SELECT provider_id, last_error_class FROM provider_health").fetchall()
     assert health == [{"provider_id": PROVIDER_ID, "last_error_class": "timeout"}]
