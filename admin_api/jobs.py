@@ -136,6 +136,7 @@ def searched(query: JobQuery, caller: Principal, using: Services) -> Found:
         feature=query.feature,
         state=query.state,
         user_id=query.user_id,
+        error_class=query.error_class,
         q=query.q,
         token_id=caller.token_id,
         since=query.since,

@@ -135,6 +135,7 @@ def _cut(jobs: Sequence[Job], limit: int) -> Found:
 _LAST_ID = UUID(int=2**128 - 1)
 _AT_ONCE = 2000  # jobs whose texts are read between two looks at the clock: 5 ms
 _EXACT = ("feature", "state", "user_id", "token_id", "caller_admin_id")
+_OF_ENDED = (*_EXACT, "error_class")
 _LONGEST_USER = 800  # bytes; what the index on users holds
 _QUEUE_STATES = ("queued", "running")
 _FAILURES = ("failed", "cancelled")
@@ -157,7 +158,7 @@ def _plan(db: Database, filters: JobFilter) -> None:
 
 def _values(filters: JobFilter, stretch: _Stretch) -> dict[str, Any]:
     return {
-        **{name: getattr(filters, name) for name in _EXACT},
+        **{name: getattr(filters, name) for name in _OF_ENDED},
         "like": None if filters.q is None else f"%{_escaped(filters.q)}%",
         "first": stretch.first,
         "before": stretch.before,
@@ -177,6 +178,8 @@ def _select(filters: JobFilter, limit: int, live: str, ended: str) -> str:
 
 def _live(filters: JobFilter, limit: int) -> str:
     wanted = [*_BETWEEN, *_exactly(filters, _EXACT), *_texts(filters, "NULL::text")]
+    if filters.error_class is not None:
+        wanted.append("false")
     return f"FROM jobs WHERE {' AND '.join(wanted)} ORDER BY id DESC LIMIT {limit:d}"
 
 
@@ -184,7 +187,7 @@ def _ended(filters: JobFilter, limit: int) -> str:
     """By the index that tells most. Compared as rows and in this order, no other way leads to them without
     sorting: a value is as quick as another, whatever PostgreSQL thinks how often it occurs."""
     index = _index(filters)
-    others = [name for name in _EXACT if index is None or name != index.column]
+    others = [name for name in _OF_ENDED if index is None or name != index.column]
     wanted = [
         "finished_at >= %(ended_since)s",
         *(_BETWEEN if index is None else index.between),

@@ -92,6 +92,7 @@ class JobFilter:
     q: str | None = None
     token_id: UUID | None = None
     caller_admin_id: UUID | None = None
+    error_class: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 

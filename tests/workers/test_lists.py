@@ -29,6 +29,7 @@ USERS = (None, "ann", "Ann", "50%", "b_b", "Zoë 😀", "x" * 801, "ö" * 400)
 TOKENS = (None, UUID(int=1), UUID(int=2))
 ADMINS = (None, UUID(int=3))
 TEXTS = ("Aries", "the Fool", "100% sure", "under_score", "back\\slash", "Ünï", "")
+CLASSES = ("timeout", "auth")
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 Database = psycopg.Connection[DictRow]
@@ -45,11 +46,12 @@ class Made:
     token_id: UUID | None
     caller_admin_id: UUID | None
     input: Mapping[str, Any]
+    error_class: str | None
     error_message: str | None
     made_at: datetime
 
     def fits(self, chosen: JobFilter) -> bool:
-        exact = ("feature", "state", "user_id", "token_id", "caller_admin_id")
+        exact = ("feature", "state", "user_id", "token_id", "caller_admin_id", "error_class")
         return (
             all(getattr(chosen, name) in (None, getattr(self, name)) for name in exact)
             and (chosen.since is None or self.made_at >= chosen.since)
@@ -95,12 +97,16 @@ def any_jobs(count: int) -> list[Made]:
                 token_id=chance.choice(TOKENS),
                 caller_admin_id=chance.choice(ADMINS),
                 input={"text": chance.choice(TEXTS)},
+                error_class=chance.choice((None, *CLASSES)),
                 error_message=chance.choice((None, "No 100% luck", "timeout")),
                 made_at=made_at,
             )
         )
     return [
-        Made(**{**_members(job), "error_message": None}) if job.state in STATES[:3] else job for job in jobs
+        Made(**{**_members(job), "error_class": None, "error_message": None})
+        if job.state in STATES[:3]
+        else job
+        for job in jobs
     ]
 
 
@@ -131,7 +137,7 @@ def write(db: Database, jobs: list[Made]) -> None:
             table = "job_history"
             row["finished_at"] = min(NOW, job.made_at + timedelta(hours=chance.randrange(72)))
         else:
-            del row["error_message"]
+            del row["error_class"], row["error_message"]
         names = ", ".join(row)
         values = ", ".join(f"%({name})s" for name in row)
         db.execute(f"INSERT INTO {table} ({names}) VALUES ({values})".encode(), row)
@@ -149,6 +155,7 @@ def any_filter(chance: random.Random, jobs: list[Made]) -> JobFilter:
         ),
         "token_id": chance.choice([*TOKENS[1:], uuid4()]),
         "caller_admin_id": ADMINS[1],
+        "error_class": chance.choice([*CLASSES, "nothing"]),
         "since": span[0].replace(microsecond=0),
         "until": span[1].replace(microsecond=0),
     }
