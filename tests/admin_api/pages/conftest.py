@@ -96,3 +96,15 @@ def keeper(people: People) -> Person:
 def local(settings: Settings) -> Settings:
     """Settings of an installation that only its own machine reaches: second factors are postponed."""
     return settings.model_copy(update={"second_factor_postponable": True})
+
+
+@pytest.fixture
+def desk(serve: Callable[..., httpx.Client], local: Settings, browse: Browse, keeper: Person) -> Browser:
+    """A super admin at a browser, on an installation of one machine."""
+    return browse(serve(local)).entered(keeper)
+
+
+@pytest.fixture
+def reader(browse: Browse, admin: Person) -> Browser:
+    """Somebody who may only read, at a browser."""
+    return browse().entered(admin)
