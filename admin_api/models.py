@@ -221,6 +221,16 @@ def delete_model(
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
+def counts(session: Session, provider_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many models each of the providers has; those without any are left out."""
+    counted = (
+        select(AIModel.provider_id, func.count())
+        .where(AIModel.provider_id.in_(provider_ids))
+        .group_by(AIModel.provider_id)
+    )
+    return {row[0]: row[1] for row in session.execute(counted)}
+
+
 def found(session: Session, model_id: UUID) -> AIModel:
     """The model's row. Raises NotFound."""
     row = session.get(AIModel, model_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -12,7 +13,7 @@ from pydantic import BaseModel, Field
 from admin_api import fields
 from admin_api.refusals import NotFound
 from admin_api.security import GuardedRoute, allow_reading
-from admin_api.services import Using
+from admin_api.services import Services, Using
 from workers import provider_health
 from workers.provider_health import Health
 
@@ -71,6 +72,13 @@ def get_provider_health(provider_id: UUID, using: Using) -> ProviderHealth:
         if db.execute("SELECT FROM ai_providers WHERE id = %s", [provider_id]).fetchone() is None:
             raise NotFound(f"There is no provider {provider_id}.")
         return shown(provider_id, provider_health.health(db, provider_id))
+
+
+def health_of(using: Services, provider_ids: Sequence[UUID]) -> dict[UUID, ProviderHealth]:
+    """The health of many providers, by their ids."""
+    with using.pool.connection() as db:
+        found = provider_health.healths(db, provider_ids)
+    return {provider_id: shown(provider_id, health) for provider_id, health in found.items()}
 
 
 def shown(provider_id: UUID, found: Health) -> ProviderHealth:

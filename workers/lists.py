@@ -56,6 +56,22 @@ def search(db: Database, filters: JobFilter, *, limit: int, before: UUID | None,
         return Found(named, None) if named else _read_texts(db, filters, stretch, limit, seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Jobs that failed with one class, and when the last of them did."""
+
+    error_class: str
+    jobs: int
+    last_at: datetime
+
+
+def failures(db: Database, *, since: datetime, most: int) -> list[Failures]:
+    """Why jobs failed that were made at this time or later, the newest `most` of them; what failed most often
+    comes first."""
+    values = {"first": _first_id(since), "since": since - timedelta(days=1), "most": most}
+    return [Failures(**row) for row in db.execute(_FAILURES_BY_CLASS, values)]
+
+
 def unfinished(db: Database, filters: JobFilter, *, limit: int, before: UUID | None) -> list[UUID]:
     """Ids of up to `limit` jobs that have not ended, newest first, made before the job `before`."""
     query = f"SELECT id {_live(filters, limit)}"
@@ -144,6 +160,15 @@ _FAILURES = ("failed", "cancelled")
 _PLANNING = """
 SELECT set_config('plan_cache_mode', %(plans)s, true), set_config('enable_sort', 'off', true),
     set_config('random_page_cost', '1', true), set_config('jit', 'off', true)"""
+
+
+_FAILURES_BY_CLASS = """
+SELECT coalesce(error_class, 'unknown') AS error_class, count(*) AS jobs, max(finished_at) AS last_at FROM (
+    SELECT error_class, finished_at FROM job_history
+    WHERE state <> 'succeeded' AND (state, id) >= ('failed', %(first)s)
+      AND (state, id) < ('failed', 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND finished_at >= %(since)s
+    ORDER BY state DESC, id DESC LIMIT %(most)s
+) AS failed GROUP BY 1 ORDER BY jobs DESC, error_class"""
 
 
 def _plan(db: Database, filters: JobFilter) -> None:

@@ -38,6 +38,18 @@ class WorkerState:
     last_seen_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A job that runs in a process now. `suspect`: it ran when another process died."""
+
+    id: UUID
+    feature: str
+    lane: str
+    worker: str
+    started_at: datetime
+    suspect: bool
+
+
 def arrive(db: Database, presence: Presence) -> None:
     """Register a process that starts. Who had its id before is gone, and its breakers with it."""
     with db.transaction():
@@ -74,6 +86,11 @@ def states(db: Database, *, limit: int | None = None, after: str | None = None) 
     return [WorkerState(**row) for row in db.execute(_STATES, {"limit": limit, "after": after})]
 
 
+def running(db: Database, *, most: int) -> list[Running]:
+    """Jobs that run, those that began first, up to `most` of each process."""
+    return [Running(**row) for row in db.execute(_RUNNING, {"most": most})]
+
+
 _ARRIVE = """
 INSERT INTO workers (id, lanes, threads, version, beat_seconds)
 VALUES (%(id)s, %(lanes)s, %(threads)s, %(version)s, %(beat_seconds)s)"""
@@ -98,3 +115,10 @@ SELECT id,
         AS state,
     lanes, threads, in_flight, version, started_at, last_seen_at
 FROM workers WHERE %(after)s::text IS NULL OR id > %(after)s ORDER BY id LIMIT %(limit)s"""
+
+_RUNNING = """
+SELECT id, feature, lane, worker, started_at, suspect FROM (
+    SELECT id, feature, lane, worker, started_at, suspect,
+        row_number() OVER (PARTITION BY worker ORDER BY started_at, id) AS place
+    FROM jobs WHERE state = 'running' AND worker IS NOT NULL
+) AS placed WHERE place <= %(most)s ORDER BY started_at, id"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -113,6 +113,12 @@ def repeats(db: Connection[DictRow], job_id: UUID, *, limit: int) -> list[UUID]:
     return [row["id"] for row in db.execute(_REPEATS, values)]
 
 
+def repeated(db: Connection[DictRow], ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the jobs that others repeat."""
+    since = min(map(_made_at, ids), default=EPOCH)
+    return {row["id"] for row in db.execute(_REPEATED, {"ids": list(ids), "since": since})}
+
+
 def is_finished(db: Connection[DictRow], job_id: UUID) -> bool:
     """Whether the job has left the live table for good: one primary-key look-up."""
     return db.execute("SELECT FROM jobs WHERE id = %s", [job_id]).fetchone() is None
@@ -164,6 +170,10 @@ SELECT id FROM jobs WHERE retry_of = %(id)s
 UNION ALL
 SELECT id FROM job_history WHERE retry_of = %(id)s AND finished_at >= %(since)s
 ORDER BY id DESC LIMIT %(limit)s"""
+
+_REPEATED = """
+SELECT retry_of AS id FROM jobs WHERE retry_of = ANY (%(ids)s)
+UNION SELECT retry_of FROM job_history WHERE retry_of = ANY (%(ids)s) AND finished_at >= %(since)s"""
 
 _ATTEMPTS = f"""
 SELECT {", ".join(field.name for field in fields(AttemptRecord))} FROM ai_usage_analytics

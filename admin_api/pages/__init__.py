@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from admin_api.pages import login, overview, static
+from admin_api.pages import catalog, login, models, overview, provider_forms, providers, static
 from admin_api.pages.layer import Layer
 
 PARTS = (
     static,
     login,
     overview,
+    provider_forms,  # /providers/new is no provider's id
+    providers,
+    models,
+    catalog,
 )
 """The pages, by the module each is in."""
 
