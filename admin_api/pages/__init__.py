@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from admin_api.pages import catalog, login, models, overview, provider_forms, providers, static
+from admin_api.pages import catalog, login, models, overview, provider_forms, providers, queues, static
 from admin_api.pages.layer import Layer
 
 PARTS = (
     static,
     login,
     overview,
+    queues,
     provider_forms,  # /providers/new is no provider's id
     providers,
     models,
