@@ -220,12 +220,13 @@ COUNT = 6000
 # Half of them in the newest partition; whoever is rare is so on each day.
 _FILL = """
 INSERT INTO job_history (
-    id, feature, capability, lane, priority, state, input, user_id, token_id, metadata, created_at, run_at,
-    finished_at, run, retries, calls)
+    id, feature, capability, lane, priority, state, error_class, input, user_id, token_id, metadata,
+    created_at, run_at, finished_at, run, retries, calls)
 SELECT (lpad(to_hex((extract(epoch FROM ended) * 1000)::bigint), 12, '0') || '7'
         || right(md5(n::text), 19))::uuid,
     CASE WHEN n %% 200 = 7 THEN 'cv_draft' ELSE 'tarot_reading' END, 'text', 'batch', 0,
-    CASE WHEN n %% 100 = 0 THEN 'failed' ELSE 'succeeded' END, '{}',
+    CASE WHEN n %% 100 = 0 THEN 'failed' ELSE 'succeeded' END,
+    CASE WHEN n %% 100 = 0 THEN 'timeout' END, '{}',
     CASE WHEN n %% 500 = 3 THEN 'rare' WHEN n %% 2 = 0 THEN 'often' END,
     CASE WHEN n %% 300 = 5 THEN %(rare)s::uuid ELSE %(often)s END, '{}', ended, ended, ended, 1, 0, 1
 FROM (
@@ -242,6 +243,11 @@ LISTS = [
     JobFilter(state="cancelled"),
     JobFilter(state="failed", feature="cv_draft"),
     JobFilter(state="failed", token_id=RARE),
+    JobFilter(error_class="timeout"),
+    JobFilter(error_class="auth"),
+    JobFilter(error_class="timeout", state="cancelled"),
+    JobFilter(error_class="timeout", feature="cv_draft"),
+    JobFilter(error_class="timeout", token_id=RARE),
     JobFilter(feature="tarot_reading"),
     JobFilter(feature="cv_draft"),
     JobFilter(feature="nothing"),

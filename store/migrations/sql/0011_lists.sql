@@ -4,12 +4,15 @@
 
 -- With a million jobs of thirty days a list of which little or nothing matched took 0.2 to 0.5 s, and takes 1 to 8 ms.
 -- Each of the first two costs 3 to 5 us for a job that ends, and 50 MB for a million; a job without a user costs
--- nothing. The third has what did not succeed alone, so it can hold what else such lists ask for. An index cannot
--- hold texts of any length, and jobs must end whatever their user is called; a condition on what it holds, and not
--- a shorter text in it: row level security lets no function of a row be asked before the caller's own rows are.
+-- nothing. The others hold what did not succeed alone, so they can hold what else such lists ask for. An index
+-- cannot hold texts of any length, and jobs must end whatever their user is called; a condition on what it holds,
+-- and not a shorter text in it: row level security lets no function of a row be asked before the caller's own rows
+-- are.
 CREATE INDEX ix_job_history_feature_id ON job_history (feature, id);
 CREATE INDEX ix_job_history_user_id_id ON job_history (user_id, id) WHERE octet_length(user_id) <= 800;
 CREATE INDEX ix_job_history_state_id ON job_history (state, id, feature, token_id) WHERE state <> 'succeeded';
+CREATE INDEX ix_job_history_error_class_id ON job_history (error_class, id, state, feature, token_id)
+    WHERE error_class IS NOT NULL;
 
 -- --- Statistics ---------------------------------------------------------------------------------------
 
