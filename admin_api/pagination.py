@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -61,6 +61,17 @@ def cut(
     if len(rows) <= limit:
         return list(rows), None
     return list(rows[:limit]), encoded(key(rows[limit - 1]))
+
+
+def every(read: Callable[[str | None], Page[T]]) -> Iterator[T]:
+    """All items of a list, page by page: of configuration, never of history. `read` takes a cursor."""
+    cursor = None
+    while True:
+        page = read(cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
 
 
 def encoded(values: Sequence[object]) -> str:

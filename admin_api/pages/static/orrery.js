@@ -8,14 +8,15 @@ const body = document.body;
 if (body.dataset.here && body.dataset.here !== location.pathname + location.search) history.replaceState(null, "", body.dataset.here);
 
 // ---- news: ask for the page again, and put its live parts in the place of ours ----
-const every = Number(body.dataset.poll || 0) * 1000;
+const pause = (page) => Number(page.dataset.poll || 0) * 1000;
+let every = pause(body);
 const seen = new Map($$("[data-live]").map((part) => [part.id, part.outerHTML]));
 let failures = 0, dirty = false, timer = 0;
 
 function isBusy() {
   const at = document.activeElement, picked = getSelection();
   const isTyping = at && at.matches("input:not([data-pick], [data-pick-all]), select, textarea") && at.closest("form, [data-live]");
-  return dirty || isTyping || $("dialog[open]") || (picked && !picked.isCollapsed);
+  return dirty || isTyping || $("dialog[open], [data-pick]:checked") || (picked && !picked.isCollapsed);
 }
 function later() {
   clearTimeout(timer);
@@ -29,6 +30,7 @@ async function look() {
     if (!answer.ok) throw new Error(answer.status);
     const news = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (!isBusy()) for (const part of $$("[data-live]")) exchange(part, news.getElementById(part.id));
+    every = pause(news.body);
     failures = 0;
     delete body.dataset.stale;
   } catch {
@@ -111,7 +113,7 @@ document.addEventListener("submit", (event) => {
   if (ask && dialog && !form.dataset.sure) {
     event.preventDefault();
     const button = event.submitter;
-    $("#confirm-text").textContent = ask;
+    $("#confirm-text").textContent = ask.replace("{n}", $$("[data-pick]:checked").length);
     dialog.returnValue = "";
     dialog.onclose = () => {
       if (dialog.returnValue !== "yes") return;
@@ -127,26 +129,36 @@ document.addEventListener("submit", (event) => {
   setTimeout(() => $$("button", form).forEach((each) => each.setAttribute("aria-disabled", "true")));
 });
 // A button with data-into="id" sends the form without leaving the page: of the answer, the part with this id
-// takes the place of ours. What was typed stays, secrets too. data-wait is told meanwhile.
+// takes the place of ours. What was typed stays, secrets too. data-wait is told meanwhile. A field with
+// data-soon="id of the button" has it pressed once typing pauses.
 async function put(form, button) {
   const part = document.getElementById(button.dataset.into);
   if (part.ariaBusy) return;
   const sent = new URLSearchParams(new FormData(form, button)), told = document.createElement("p");
+  const action = button.getAttribute("formaction") || form.getAttribute("action"), isGet = form.method === "get";
   told.className = "hint";
-  told.textContent = button.dataset.wait || "Asking …";
-  part.replaceChildren(told);
+  told.textContent = button.dataset.wait;
+  if (button.dataset.wait) part.replaceChildren(told);
   part.ariaBusy = "true";
   button.setAttribute("aria-disabled", "true");
   try {
-    const answer = await fetch(button.getAttribute("formaction") || form.getAttribute("action"), { method: "POST", body: sent, headers: { Accept: "text/html" } });
+    const answer = await fetch(isGet ? `${action}?${sent}` : action, { method: form.method, body: isGet ? null : sent, headers: { Accept: "text/html" } });
     const news = new DOMParser().parseFromString(await answer.text(), "text/html");
     part.replaceChildren(...document.importNode(news.getElementById(part.id), true).childNodes);
   } catch {
     told.textContent = "No answer came. Log in again, or try once more.";
+    part.replaceChildren(told);
   }
   part.ariaBusy = null;
   button.removeAttribute("aria-disabled");
+  if (!button.isConnected) (document.getElementById(button.id) || $("button, select", part))?.focus();
 }
+let soon = 0;
+function press(button) {
+  clearTimeout(soon);
+  soon = setTimeout(() => ($("[aria-busy]") ? press(button) : put(button.form, button)), 400);
+}
+document.addEventListener("input", (event) => { if (event.target.dataset.soon) press(document.getElementById(event.target.dataset.soon)); });
 addEventListener("pageshow", (event) => {
   if (!event.persisted) return;
   for (const form of $$("form[data-sent]")) {
@@ -160,6 +172,7 @@ document.addEventListener("change", (event) => {
   const form = event.target.closest("form[data-auto]");
   if (form) form.requestSubmit();
 });
+$("[aria-invalid]")?.focus();
 
 // ---- rows: tick one, or all ----
 function counted() {
@@ -178,7 +191,7 @@ document.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy]"), close = event.target.closest(".alert .close");
   if (close) close.closest(".alert").remove();
   if (!copy) return;
-  const text = copy.dataset.copy || $(copy.dataset.copyFrom)?.textContent || "";
+  const text = copy.dataset.copy || $(copy.dataset.copyFrom)?.textContent || $("a", copy.parentElement)?.pathname.split("/").pop() || "";
   const isCopied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
   const said = copy.getAttribute("aria-label");
   copy.classList.toggle("copied", Boolean(isCopied));
