@@ -230,18 +230,23 @@ def shown(job: records.Job) -> Job:
     )
 
 
+def tokens(job: records.Job) -> Tokens:
+    """What the job's winning call consumed."""
+    return Tokens(
+        input=job.input_tokens,
+        output=job.output_tokens,
+        cached=job.cached_tokens,
+        reasoning=job.reasoning_tokens,
+        estimated=job.tokens_estimated,
+    )
+
+
 def _derived(job: records.Job) -> dict[str, Any]:
     """The members that differ from the record's, and those that later releases fill."""
     return {
         "parent_id": None,
         "group_id": None,
-        "tokens": Tokens(
-            input=job.input_tokens,
-            output=job.output_tokens,
-            cached=job.cached_tokens,
-            reasoning=job.reasoning_tokens,
-            estimated=job.tokens_estimated,
-        ),
+        "tokens": tokens(job),
         "cost_usd": _money(job.cost_usd),
         "error": None
         if job.error_class is None

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from admin_api.pages import catalog, login, models, overview, provider_forms, providers, queues, static
+from admin_api.pages import (
+    alerts,
+    catalog,
+    job,
+    jobs,
+    login,
+    models,
+    overview,
+    playground,
+    provider_forms,
+    providers,
+    queues,
+    static,
+)
 from admin_api.pages.layer import Layer
 
 PARTS = (
     static,
     login,
     overview,
+    jobs,  # /jobs/matching is no job's id
+    job,
+    playground,
     queues,
+    alerts,
     provider_forms,  # /providers/new is no provider's id
     providers,
     models,
