@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import fields as members
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -16,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from psycopg.errors import QueryCanceled
 from pydantic import BaseModel, ConfigDict, Field
 
-from admin_api import fields
+from admin_api import fields, spreadsheet
 from admin_api.fields import Tag, Time
 from admin_api.pagination import Page, PageQuery, cut, decoded
 from admin_api.refusals import Invalid
@@ -33,13 +30,6 @@ _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 _END = datetime(3000, 1, 1, tzinfo=UTC)
 _SECONDS = 5.0
 _ROWS_AT_ONCE = 2000
-
-# What a spreadsheet takes for a formula (OWASP), its wide forms among them.
-_FORMULAS = (
-    *("=", "+", "-", "@", "\t", "\r", "\n"),
-    *("\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}"),
-    *("\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}"),
-)
 
 
 class UsageAttempt(BaseModel):
@@ -170,29 +160,11 @@ def _shown(attempt: AttemptRecord) -> UsageAttempt:
 def _csv(using: Services, chosen: AttemptFilter, *, since: datetime, until: datetime) -> Iterator[str]:
     """Lines, some at a time. Between two readings no connection is held: the client may be slow."""
     names = [member.name for member in members(AttemptRecord)]
-    yield _lines([names])
+    yield spreadsheet.lines([names])
     after: Place | None = None
     while True:
         found = _page(using, chosen, since=since, until=until, limit=_ROWS_AT_ONCE, after=after)
         if not found:
             return
-        yield _lines([_cell(getattr(attempt, name)) for name in names] for attempt in found)
+        yield spreadsheet.lines([getattr(attempt, name) for name in names] for attempt in found)
         after = found[-1].place
-
-
-def _lines(rows: Any) -> str:
-    file = io.StringIO()
-    csv.writer(file).writerows(rows)
-    return file.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULAS) else value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    return "" if value is None else str(value)

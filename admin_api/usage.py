@@ -78,6 +78,7 @@ class Row(Sums):
     user: str | None = None
     hour: datetime | None = None
     day: date | None = None
+    week: Annotated[date | None, Field(description="Its Monday.")] = None
 
 
 class Stats(BaseModel):
@@ -92,7 +93,7 @@ class Stats(BaseModel):
     totals: Sums
     since: datetime
     until: datetime
-    group_by: list[Literal["provider", "model", "feature", "user", "hour", "day"]]
+    group_by: list[Literal["provider", "model", "feature", "user", "hour", "day", "week"]]
     truncated: bool
     counted_at: datetime | None
 
@@ -103,7 +104,7 @@ class StatsQuery(BaseModel):
     days: Days = 30
     group_by: Annotated[
         Annotated[str, StringConstraints(pattern=rf"^({_ONE})(,({_ONE}))*$", max_length=100)] | None,
-        Field(description="Any of provider, model, feature, user, hour and day, with commas between."),
+        Field(description="Any of provider, model, feature, user, hour, day and week, with commas between."),
     ] = None
     since: Annotated[Time | None, Field(description="From this hour on.")] = None
     until: Annotated[Time | None, Field(description="Up to this hour.")] = None
@@ -128,12 +129,12 @@ def get_stats(query: Annotated[StatsQuery, Query()], using: Using) -> Response:
     )
 
 
-def counted(query: StatsQuery, using: Services) -> Stats:
-    """What the query asks for. Raises Invalid."""
-    return Stats.model_validate(_document(query, using))
+def counted(query: StatsQuery, using: Services, *, most: int | None = None) -> Stats:
+    """What the query asks for, up to its limit or `most` groups. Raises Invalid."""
+    return Stats.model_validate(_document(query, using, most=most))
 
 
-def _document(query: StatsQuery, using: Services) -> dict[str, Any]:
+def _document(query: StatsQuery, using: Services, *, most: int | None = None) -> dict[str, Any]:
     """The members of `Stats`. Raises Invalid."""
     by = [Dimension(name) for name in (query.group_by or "").split(",") if name]
     filters = UsageFilter(query.provider, query.model, query.feature, query.user_id)
@@ -141,7 +142,9 @@ def _document(query: StatsQuery, using: Services) -> dict[str, Any]:
     try:
         with using.pool.connection() as db, db.transaction():
             db.execute("SELECT set_config('statement_timeout', %s, true)", [f"{_SECONDS:g}s"])
-            found = statistics.statistics(db, by, filters, since=since, until=until, limit=query.limit)
+            found = statistics.statistics(
+                db, by, filters, since=since, until=until, limit=most or query.limit
+            )
     except QueryCanceled:
         raise Invalid(
             f"This takes longer than {_SECONDS:g} s: users together with anything but days are read from the "

@@ -27,6 +27,7 @@ class Dimension(StrEnum):
     USER = "user"
     HOUR = "hour"
     DAY = "day"
+    WEEK = "week"  # by its Monday
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +153,9 @@ def _source(by: Sequence[Dimension], filters: UsageFilter, *, whole_days: bool) 
     if Dimension.USER not in by and filters.user_id is None:
         if whole_days and Dimension.HOUR not in by:
             return _Source.DAYS
-        are_hours = set(by) <= {Dimension.HOUR, Dimension.DAY}
+        are_hours = set(by) <= {Dimension.HOUR, Dimension.DAY, Dimension.WEEK}
         return _Source.OVERALL if are_hours and not _narrowed(filters) else _Source.HOURS
-    days_suffice = set(by) <= {Dimension.USER, Dimension.DAY}
+    days_suffice = set(by) <= {Dimension.USER, Dimension.DAY, Dimension.WEEK}
     return _Source.USERS if days_suffice and not _narrowed(filters) else _Source.CALLS
 
 
@@ -165,6 +166,7 @@ def _narrowed(filters: UsageFilter) -> bool:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_USERS = 200
 _MOST_USERS_TOLD_APART = 30  # each is some hundreds of rows, far apart from each other
+_OF_TIME = (Dimension.HOUR, Dimension.DAY, Dimension.WEEK)
 _TIMES: Mapping[_Source, str] = {
     _Source.HOURS: "hour",
     _Source.OVERALL: "hour",
@@ -184,6 +186,7 @@ _DAY: Mapping[_Source, str] = {
     _Source.USERS: "day",
     _Source.CALLS: "(finished_at AT TIME ZONE 'UTC')::date",
 }
+_WEEK = {source: f"date_trunc('week', {day}::timestamp)::date" for source, day in _DAY.items()}
 
 
 def _again(name: str) -> str:
@@ -254,7 +257,7 @@ class _Query:
 
     def newest_hours(self, db: Database, source: _Source) -> datetime:
         """The hour from which on there are more groups than `limit`, or the first one."""
-        keys = ", ".join(name.value for name in self.by if name not in (Dimension.HOUR, Dimension.DAY))
+        keys = ", ".join(name.value for name in self.by if name not in _OF_TIME)
         query = f"""
         SELECT min(hour) AS hour FROM (
             SELECT DISTINCT {", ".join(filter(None, ["hour", keys]))} FROM {source}
@@ -268,12 +271,13 @@ class _Query:
         keys = {
             Dimension.HOUR: _HOUR.get(source, ""),
             Dimension.DAY: _DAY[source],
+            Dimension.WEEK: _WEEK[source],
             Dimension.USER: "user_id",
         }
         keyed = [f"{keys.get(name, name.value)} AS by_{name}" for name in self.by]
         names = [f"by_{name}" for name in self.by]
         sums = [f"({term})::{_type(name)} AS {name}" for name, term in _SUMS[source].items()]
-        times = [f"by_{name} DESC" for name in self.by if name in (Dimension.HOUR, Dimension.DAY)]
+        times = [f"by_{name} DESC" for name in self.by if name in _OF_TIME]
         order = ", ".join([*times, "calls DESC", *names])
         observed = OBSERVED if source is _Source.CALLS else "*"
         nothing = [f"NULL AS {name}" for name in names]
@@ -327,7 +331,7 @@ class _Query:
 
     def _errors(self, db: Database, source: _Source) -> dict[tuple[Any, ...], dict[str, int]]:
         """Failed calls by class, of each group and, under no key at all, of all."""
-        keys = {Dimension.DAY: _DAY[source]}
+        keys = {Dimension.DAY: _DAY[source], Dimension.WEEK: _WEEK[source]}
         keyed = [f"{keys.get(name, name.value)} AS by_{name}" for name in self.by]
         names = [f"by_{name}" for name in self.by]
         query = f"""

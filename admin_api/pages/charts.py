@@ -184,14 +184,16 @@ def _run(run: Sequence[tuple[float, float]], top: float, tone: Tone, *, area: bo
 
 
 def _stacked(series: Series, spans: Sequence[tuple[float, float]], top: float) -> Markup:
-    """The boxes of one series, each from where the one below it ends."""
+    """The bars of one series, each from where the one below it ends: upright lines, as wide as a bar."""
     step = _WIDTH / max(len(spans), 1)
     drawn = "".join(
-        _box((place + 0.12) * step, _y(upper, top), step * 0.76, (upper - lower) / top * _HEIGHT)
+        f"M{_n((place + 0.5) * step)} {_n(_y(lower, top))}V{_n(_y(upper, top))}"
         for place, (lower, upper) in enumerate(spans)
         if upper > lower
     )
-    return Markup('<path class="fill-{}" d="{}"/>').format(series.tone, drawn)
+    return Markup('<path class="stroke-{}" stroke-width="{}" d="{}"/>').format(
+        series.tone, _n(step * 0.76), drawn
+    )
 
 
 def _box(x: float, y: float, width: float, height: float) -> str:

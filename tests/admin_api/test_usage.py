@@ -17,7 +17,7 @@ from tests.admin_api.conftest import Api, Json, People
 from tests.usage_rows import Ledger, call
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-DIMENSIONS = ("provider", "model", "feature", "user", "hour", "day")
+DIMENSIONS = ("provider", "model", "feature", "user", "hour", "day", "week")
 
 
 @pytest.fixture
@@ -61,6 +61,7 @@ def key_of(one: dict[str, Any], by: tuple[str, ...]) -> tuple[Any, ...]:
         "user": one["user_id"],
         "hour": hour.isoformat().replace("+00:00", "Z"),
         "day": hour.date().isoformat(),
+        "week": (hour.date() - timedelta(days=hour.weekday())).isoformat(),
     }
     return tuple(values[name] for name in by)
 
@@ -82,7 +83,7 @@ def test_any_grouping_adds_up_to_the_calls(size: int, api: Api, ledger: Ledger) 
             assert set(DIMENSIONS) & item.keys() == set(by)
             _assert_sums(item, members)
         _assert_sums(found["totals"], calls)
-        assert found["totals"]["latency_ms"]["p50"] is not None or set(by) <= {"user", "day"}
+        assert found["totals"]["latency_ms"]["p50"] is not None or set(by) <= {"user", "day", "week"}
 
 
 def _assert_sums(shown: Json, calls: list[dict[str, Any]]) -> None:
