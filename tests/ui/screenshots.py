@@ -107,8 +107,15 @@ def _entered(browser: Browser, machine: Machine, width: int) -> Page:
 
 def _take(page: Page, path: str, name: str) -> None:
     page.goto(path)
+    size = page.viewport_size
+    assert size is not None
+    tall = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size(
+        {"width": size["width"], "height": max(tall, size["height"])}
+    )  # the rail grows, too
     page.wait_for_timeout(300)  # fonts and the first frame
-    page.screenshot(path=_FOLDER / f"{name}.jpg", type="jpeg", quality=_QUALITY, full_page=True)
+    page.screenshot(path=_FOLDER / f"{name}.jpg", type="jpeg", quality=_QUALITY)
+    page.set_viewport_size(size)
     print(f"{name}: {path}", flush=True)
 
 
