@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session, aliased
 
 from admin_api import assignments, models, versions
@@ -18,7 +18,6 @@ from store.tables import (
     AIModel,
     AIProvider,
     AssignmentTarget,
-    AssignmentVersion,
     Feature,
     FeatureAIAssignment,
 )
@@ -112,7 +111,7 @@ def _moved(session: Session, model_id: UUID, place: Place, caller: Principal) ->
     if place.assignment_id is None:
         body = AssignmentBody(feature_name=place.feature, model_id=model_id)
         return Moved(place.feature, assignments.create_assignment(body, session, caller).id, 0)
-    before = _newest(session, place.assignment_id)
+    before = versions.newest(session, place.assignment_id) or 0
     row = assignments.found(session, place.assignment_id)
     others = [target.model_id for target in row.targets if target.model_id != model_id]
     targets = [{"model_id": str(each)} for each in (model_id, *others)]
@@ -128,7 +127,7 @@ def undo(session: Session, moved: Sequence[tuple[UUID, int]], caller: Principal)
     names = []
     for assignment_id, version in moved:
         feature = assignments.found(session, assignment_id).feature.name
-        if _newest(session, assignment_id) != version + 1:
+        if versions.newest(session, assignment_id) != version + 1:
             raise Conflict(f"The assignment of {feature} was changed since. Its page lists its versions.")
         if version:
             versions.roll_back(assignment_id, Rollback(version=version), session, caller)
@@ -136,10 +135,3 @@ def undo(session: Session, moved: Sequence[tuple[UUID, int]], caller: Principal)
             assignments.delete_assignment(assignment_id, session)
         names.append(feature)
     return names
-
-
-def _newest(session: Session, assignment_id: UUID) -> int:
-    newest = session.scalar(
-        select(func.max(AssignmentVersion.version)).where(AssignmentVersion.assignment_id == assignment_id)
-    )
-    return newest or 0

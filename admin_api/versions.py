@@ -72,9 +72,9 @@ def list_versions(
         wanted.order_by(AssignmentVersion.version.desc()).limit(query.limit + 1)
     ).all()  # one more: the changes of the last shown are against it
     shown, cursor = cut(kept, query.limit, key=lambda one: [one.version])
-    newest = _newest(session, row)
+    last = newest(session, row.id)
     befores = [*kept[1:], None][: len(shown)]
-    items = [_shown(one, before, newest) for one, before in zip(shown, befores, strict=True)]
+    items = [_shown(one, before, last) for one, before in zip(shown, befores, strict=True)]
     return Page(items=items, next_cursor=cursor)
 
 
@@ -102,10 +102,11 @@ def roll_back(assignment_id: UUID, body: Rollback, session: Writing, caller: Cur
         ) from None
 
 
-def _newest(session: Session, row: FeatureAIAssignment) -> int | None:
+def newest(session: Session, assignment_id: UUID) -> int | None:
+    """The version that the assignment was last saved in; None where that is not committed yet."""
     return session.scalar(
         select(AssignmentVersion.version)
-        .where(AssignmentVersion.assignment_id == row.id)
+        .where(AssignmentVersion.assignment_id == assignment_id)
         .order_by(AssignmentVersion.version.desc())
         .limit(1)
     )
