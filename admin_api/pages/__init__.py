@@ -7,6 +7,8 @@ from fastapi import FastAPI
 from admin_api.pages import (
     alerts,
     catalog,
+    features,
+    integrations,
     job,
     jobs,
     login,
@@ -16,6 +18,7 @@ from admin_api.pages import (
     provider_forms,
     providers,
     queues,
+    setup,
     static,
 )
 from admin_api.pages.layer import Layer
@@ -33,6 +36,9 @@ PARTS = (
     providers,
     models,
     catalog,
+    features,
+    integrations,
+    setup,
 )
 """The pages, by the module each is in."""
 
