@@ -20,6 +20,7 @@ from admin_api.pages import (
     queues,
     setup,
     static,
+    usage,
 )
 from admin_api.pages.layer import Layer
 
@@ -39,6 +40,7 @@ PARTS = (
     features,
     integrations,
     setup,
+    usage,
 )
 """The pages, by the module each is in."""
 

@@ -31,7 +31,8 @@ TONES: Sequence[Tone] = ("cyan", "violet", "pink", "green", "amber", "red", "mut
 
 _WIDTH, _HEIGHT = 1000.0, 200.0  # of the drawing's own coordinates
 _TICKS = 4
-_LABELS = 5  # along the time axis, at most
+_LABELS = 5  # along the time axis, at most; of bars each has its own
+_BARS_LABELLED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Chart:
     """A drawing, its labels, and its numbers. Templates show it by the macro `chart`."""
 
     title: str
+    marks: Marks
     svg: Markup
     ticks: Sequence[str]  # from the top down
     labels: Sequence[str]  # from left to right
@@ -60,6 +62,11 @@ class Chart:
     def is_empty(self) -> bool:
         """Whether there is nothing to draw."""
         return not self.rows
+
+    @property
+    def labels_each(self) -> bool:
+        """Whether each bar has a label of its own."""
+        return self.marks == "bars" and len(self.labels) == len(self.rows)
 
 
 def lines(
@@ -110,6 +117,7 @@ def ranking(
     summary = "; ".join(f"{label} {shown(value)}" for label, value in items[:3])
     return Chart(
         title=title,
+        marks="rows",
         svg=_svg(title, "rows", summary, parts),
         ticks=(),
         labels=[label for label, _ in items],
@@ -147,9 +155,10 @@ def _chart(
     summary = f"{names[0]} to {names[-1]}, at most {shown(max(known))}" if known and names else "No data"
     return Chart(
         title=title,
+        marks=marks,
         svg=_svg(title, marks, summary, parts),
         ticks=[shown(top * step / _TICKS) for step in range(_TICKS, -1, -1)],
-        labels=_thinned(names),
+        labels=names if marks == "bars" and len(names) <= _BARS_LABELLED else _thinned(names),
         legend=[(each.name, each.tone) for each in series],
         columns=("Time (UTC)", *(each.name for each in series)),
         rows=[
@@ -176,8 +185,8 @@ def _grid() -> Markup:
 
 def _run(run: Sequence[tuple[float, float]], top: float, tone: Tone, *, area: bool) -> Markup:
     path = "M" + "L".join(f"{_n(x)} {_n(_y(value, top))}" for x, value in run)
-    if len(run) == 1:
-        path += "h0"  # a line without length: its round ends are a dot
+    if len(run) == 1:  # a line without length: its round ends are a dot
+        return Markup('<path class="line dot stroke-{}" d="{}h0"/>').format(tone, path)
     below = f"{path}L{_n(run[-1][0])} {_n(_HEIGHT)}L{_n(run[0][0])} {_n(_HEIGHT)}Z"
     drawn = Markup('<path class="line stroke-{}" d="{}"/>').format(tone, path)
     return Markup('<path class="area fill-{}" d="{}"/>').format(tone, below) + drawn if area else drawn
@@ -191,9 +200,8 @@ def _stacked(series: Series, spans: Sequence[tuple[float, float]], top: float) -
         for place, (lower, upper) in enumerate(spans)
         if upper > lower
     )
-    return Markup('<path class="stroke-{}" stroke-width="{}" d="{}"/>').format(
-        series.tone, _n(step * 0.76), drawn
-    )
+    made = Markup('<path class="stroke-{}" stroke-width="{}" d="{}"/>')
+    return made.format(series.tone, _n(step * 0.76), drawn) if drawn else Markup("")
 
 
 def _box(x: float, y: float, width: float, height: float) -> str:
@@ -236,7 +244,8 @@ def _names(times: Sequence[datetime]) -> list[str]:
     if len(times) < 2:
         return [time.strftime("%Y-%m-%d %H:%M") for time in times]
     if times[1] - times[0] >= timedelta(days=1):
-        return [time.strftime("%Y-%m-%d") for time in times]
+        is_one_year = times[-1] - times[0] < timedelta(days=360)
+        return [time.strftime("%m-%d" if is_one_year else "%Y-%m-%d") for time in times]
     if times[-1] - times[0] < timedelta(days=1):
         return [time.strftime("%H:%M") for time in times]
     return [time.strftime("%m-%d %H:%M") for time in times]

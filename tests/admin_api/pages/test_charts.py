@@ -75,5 +75,8 @@ def test_names_are_text() -> None:
 def test_times_are_labelled_as_far_as_they_differ() -> None:
     days = [START + timedelta(days=day) for day in range(30)]
     chart = bars("Days", days, [Series("calls", [1.0] * 30, "cyan")])
-    assert (chart.labels[0], chart.labels[-1]) == ("2026-03-01", "2026-03-30")
-    assert len(chart.labels) == 5
+    assert (chart.labels[0], chart.labels[-1]) == ("03-01", "03-30")
+    assert (len(chart.labels), chart.labels_each) == (5, False)
+    assert bars("Week", days[:7], [Series("calls", [1.0] * 7, "cyan")]).labels_each
+    years = [START, START + timedelta(days=400)]
+    assert lines("Years", years, [Series("calls", [1.0, 2.0], "cyan")]).labels[0] == "2026-03-01"
