@@ -61,6 +61,16 @@ class Visit:
             if confirm:
                 self.page.locator("dialog#confirm").get_by_role("button", name="Yes").click()
 
+    def follow(self, name: str, *, within: str = "main") -> None:
+        """Follow the link of this name."""
+        with self.page.expect_navigation(wait_until="load"):
+            self.page.locator(within).get_by_role("link", name=name).first.click()
+
+    def fill(self, **fields: str) -> None:
+        """Type into fields, by their names."""
+        for name, value in fields.items():
+            self.page.locator(f"main [name='{name}']").first.fill(value)
+
     def flash(self) -> str:
         """What the page tells about what was just done."""
         return self.page.locator("#flash").inner_text()

@@ -32,6 +32,20 @@ class Installation:
     machine: Machine
     ids: Mapping[str, str]
 
+    def add(self, email: str, password: str) -> None:
+        """Somebody who may read, and keeps the own account."""
+        subprocess.run(
+            [
+                *(*orrery(), "admin", "create", "--email", email, "--role", "admin", "--password-stdin"),
+                *("--home", str(self.machine.home)),
+            ],
+            env=environment(),
+            input=f"{password}\n",
+            text=True,
+            check=True,
+            capture_output=True,
+        )
+
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
@@ -50,18 +64,9 @@ def installation(browser: Browser) -> Iterator[Installation]:
     home = Path(tempfile.mkdtemp(prefix="orrery-ui-"))
     home.chmod(0o755)
     with closing(Machine(home, "--sandbox", "--workers", "1", "--threads", "4")) as machine:
-        subprocess.run(
-            [
-                *(*orrery(), "admin", "create", "--email", ADMIN, "--role", "admin", "--password-stdin"),
-                *("--home", str(home)),
-            ],
-            env=environment(),
-            input=f"{ADMIN_PASSWORD}\n",
-            text=True,
-            check=True,
-            capture_output=True,
-        )
-        yield Installation(machine, done(machine))
+        made = Installation(machine, done(machine))
+        made.add(ADMIN, ADMIN_PASSWORD)
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -113,8 +118,13 @@ def keeper(visiting: Visitors, request: pytest.FixtureRequest) -> Iterator[Visit
     """A super admin at a desk. What the test's mark `clicks` names must have been sent, and gone well."""
     visit = visiting("keeper")
     yield visit
+    check(visit, request.node)
+
+
+def check(visit: Visit, test: pytest.Item) -> None:
+    """Fail where the browser complained, or where an action that the test's mark names was not sent."""
     visit.check()
-    mark = request.node.get_closest_marker("clicks")
+    mark = test.get_closest_marker("clicks")
     wanted = mark.args if mark else ()
     missed = [path for path in wanted if not any(compile_path(path)[0].fullmatch(at) for at in visit.posted)]
     assert missed == [], "the walk does not send what its mark names"

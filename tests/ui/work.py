@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
+from urllib.parse import urlsplit
 
+from standalone.api_client import ApiClient
 from standalone.up import FIRST_ADMIN
 from tests.machine import Machine
+from tests.workers.conftest import until
 
 ARABIC = "اكتب لي عن النجوم"
 
@@ -29,7 +33,7 @@ def done(machine: Machine) -> dict[str, str]:
         api.call(
             "PATCH",
             f"/api/v1/feature-assignments/{assignments['code_generation']['id']}",
-            {"targets": [{"model_id": model["id"], "position": 0}]},
+            {"targets": [{"model_id": model["id"], "position": 0}], "max_retries": 0},
         )
         integration = api.call(
             "POST",
@@ -49,6 +53,7 @@ def done(machine: Machine) -> dict[str, str]:
             for feature, value in work
         ]
         states = [api.call("GET", f"/api/v1/jobs/{job['id']}?wait=30")["state"] for job in jobs]
+        _break(api, sandbox["base_url"])
     assert states == ["succeeded"] * 3 + ["failed"] + ["succeeded"] * 2, json.dumps(states)
     return {
         "job_id": jobs[-1]["id"],
@@ -64,3 +69,16 @@ def done(machine: Machine) -> dict[str, str]:
         "name": "daily_zodiac_text",
         "lane": "batch",
     }
+
+
+def _break(api: ApiClient, base_url: str) -> None:
+    """Have the broken provider fail until its breaker opens, which raises an alert."""
+    parts = urlsplit(base_url)
+    with closing(ApiClient(f"{parts.scheme}://{parts.netloc}")) as sandbox:
+        sandbox.call("POST", "/_sandbox/faults", {"protocol": "openai", "mode": "status", "status": 503})
+        for _ in range(6):
+            job = {"feature": "code_generation", "input": {"task": "Sort a list."}}
+            accepted = api.call("POST", "/api/v1/jobs", job)
+            api.call("GET", f"/api/v1/jobs/{accepted['id']}?wait=30")
+        sandbox.call("DELETE", "/_sandbox/faults")
+    until(lambda: api.call("GET", "/api/v1/alerts")["items"])

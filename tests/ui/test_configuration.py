@@ -1,0 +1,89 @@
+"""Assignments, features and integrations."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.ui.browser import Visit
+from tests.ui.work import ARABIC
+
+
+@pytest.mark.clicks(
+    "/assignments", "/assignments/{feature}/undo", "/assignments/{feature}", "/assignments/{feature}/rollback"
+)
+def test_an_assignment_is_swapped_edited_and_rolled_back(keeper: Visit) -> None:
+    keeper.expecting |= {422}
+    page = keeper.open("/assignments")
+    row = page.locator("tr", has=page.locator("a[href='/assignments/cover_letter']"))
+    before = row.locator(".chain").inner_text()
+    with page.expect_navigation():
+        row.get_by_role("button", name="Swap").click()
+    assert row.locator(".chain").inner_text() != before
+    keeper.press("Undo")
+    assert row.locator(".chain").inner_text() == before
+
+    keeper.open("/assignments/cover_letter")
+    page.locator("#user").fill("{% if %}")
+    keeper.press("Save", within=".page-head")
+    expect(page.locator(".error").first).to_be_visible()
+    page.locator("#user").fill(f"{ARABIC} {{{{ job }}}}")
+    expect(page.locator("#preview")).to_contain_text(ARABIC)
+    keeper.press("Save", within=".page-head")
+    assert "2" in page.locator("#versions tbody tr").first.inner_text() or keeper.flash()
+    page.locator("#plan").fill("free")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#explained")).to_contain_text("wins")
+    keeper.open("/assignments/cover_letter")
+    keeper.press("Roll back", confirm=True)
+    assert ARABIC not in page.locator("#user").input_value()
+
+
+@pytest.mark.clicks(
+    *("/features/new", "/features/{name}/edit", "/features/{name}/active", "/features/{name}/delete"),
+    *("/assignments/{feature}", "/assignments/{feature}/remove"),
+)
+def test_a_feature_is_made_assigned_changed_and_removed(keeper: Visit) -> None:
+    keeper.expecting |= {422, 409}
+    page = keeper.open("/features/new")
+    keeper.fill(name="Bad Name")
+    keeper.press("Save feature")
+    expect(page.locator(".error").first).to_be_visible()
+    keeper.fill(name="greeting", description="تحية <script>alert(1)</script>")
+    keeper.press("Save feature")
+    keeper.open("/assignments/greeting")
+    page.locator("select[name=add]").select_option(index=1)
+    keeper.press("Save", within=".page-head")
+    keeper.open("/features/greeting/edit")
+    keeper.press("Deactivate")
+    keeper.press("Delete", confirm=True)
+    expect(page.locator("main")).to_contain_text("assign")
+    keeper.open("/assignments/greeting")
+    keeper.press("Unassign", confirm=True)
+    keeper.open("/features/greeting/edit")
+    keeper.fill(category="small talk")
+    keeper.press("Save feature")
+    keeper.open("/features/greeting/edit")
+    keeper.press("Delete", confirm=True)
+    assert keeper.path == "/features"
+
+
+@pytest.mark.clicks(
+    *("/integrations/new", "/integrations/{integration_id}/edit"),
+    *("/integrations/{integration_id}/test", "/integrations/{integration_id}/delete"),
+)
+def test_an_integration_is_made_tried_changed_and_removed(keeper: Visit) -> None:
+    page = keeper.open("/integrations/new")
+    keeper.fill(name="walk hook", endpoint="http://127.0.0.1:9/hook", credentials="secret = topsecretvalue")
+    keeper.press("Save")
+    keeper.open("/integrations")
+    keeper.follow("walk hook")
+    assert "topsecretvalue" not in page.content()
+    keeper.press("Send a test")
+    assert keeper.flash(), "it tells that nothing could be sent"
+    keeper.fill(endpoint="http://127.0.0.1:9/other")
+    keeper.press("Save")
+    keeper.open("/integrations")
+    keeper.follow("walk hook")
+    keeper.press("Delete", confirm=True)
+    assert keeper.path == "/integrations"

@@ -1,0 +1,97 @@
+"""Somebody runs jobs, looks at them, ends them and runs them again; lanes stop and go."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.ui.browser import Visit
+from tests.ui.conftest import Installation
+from tests.ui.work import ARABIC
+
+
+@pytest.mark.clicks("/playground")
+def test_a_job_is_run_in_the_playground_and_its_answer_appears(keeper: Visit) -> None:
+    page = keeper.open("/playground")
+    keeper.follow("chat_assistant")
+    page.locator("[name='input.message']").fill(f"{ARABIC} <b>hi</b>")
+    page.get_by_role("button", name="Who would win?").click()
+    expect(page.locator("#plan")).to_contain_text("sandbox-text")
+    expect(page.locator("[name='input.message']")).to_have_value(re.compile(ARABIC))
+
+    keeper.press("Run")
+
+    expect(page.locator("#answer")).not_to_be_empty()
+    assert page.locator("#answer b").count() == 0, "what a model writes is text"
+
+
+@pytest.mark.clicks(
+    "/queues/{lane}/pause",
+    "/queues/{lane}/resume",
+    "/playground",
+    "/jobs/{job_id}/cancel",
+    "/jobs/{job_id}/retry",
+)
+def test_a_paused_lane_keeps_a_job_that_is_cancelled_and_run_again(keeper: Visit) -> None:
+    page = keeper.open("/queues")
+    keeper.press("Pause interactive", confirm=True)
+    assert "interactive" in keeper.flash().lower()
+
+    keeper.open("/playground?feature=chat_assistant")
+    keeper.press("Run")
+    keeper.follow("All of it")
+    job = keeper.path
+    expect(page.locator("main .page-head")).to_contain_text("queued")
+    keeper.press("Cancel", confirm=True)
+    expect(page.locator("main .page-head")).to_contain_text("cancelled")
+
+    keeper.open("/queues")
+    keeper.press("Resume interactive")
+    keeper.open(job)
+    keeper.press("Retry", confirm=True)
+    assert keeper.path != job
+    expect(page.locator("main .page-head")).to_contain_text("succeeded", timeout=30_000)
+
+
+@pytest.mark.clicks("/jobs/selection", "/jobs/matching")
+def test_jobs_are_run_again_as_picked_and_as_found(keeper: Visit) -> None:
+    page = keeper.open("/jobs?feature=text_embedding")
+    assert page.get_by_role("button", name="Retry").first.is_disabled()
+    page.locator("[data-pick]").first.check()
+    keeper.press("Retry", confirm=True)
+    assert "1" in keeper.flash()
+
+    keeper.open("/jobs?feature=code_generation&state=failed")
+    keeper.follow("retry")
+    keeper.press("Retry")
+    assert keeper.flash()
+
+
+def test_audio_plays_and_records_can_be_saved(keeper: Visit, installation: Installation) -> None:
+    page = keeper.open(f"/jobs/{installation.ids['speech_id']}")
+    audio = page.locator("audio")
+    page.wait_for_function("document.querySelector('audio').duration > 0.5")
+    assert audio.get_attribute("controls") is not None
+    keeper.follow("Record as JSON")
+    assert page.locator("body").inner_text().startswith("{")
+
+
+@pytest.mark.clicks("/queues/failed/{job_id}/replay", "/queues/failed/replay")
+def test_failures_are_replayed(keeper: Visit) -> None:
+    keeper.open("/queues")
+    keeper.press("Replay code_generation")
+    assert keeper.flash()
+    keeper.open("/queues")
+    keeper.press("Replay all", confirm=True)
+    assert keeper.flash()
+
+
+@pytest.mark.clicks("/alerts/{alert_id}/acknowledge")
+def test_an_alert_is_acknowledged(keeper: Visit) -> None:
+    page = keeper.open("/alerts")
+    open_alerts = page.get_by_role("button", name="Acknowledge").count()
+    assert open_alerts
+    keeper.press("Acknowledge")
+    expect(page.get_by_role("button", name="Acknowledge")).to_have_count(open_alerts - 1)
