@@ -31,7 +31,7 @@ from workers.matching import Action
 
 router = APIRouter(route_class=PageRoute)
 
-_MOST_FEATURES = 100
+_MOST_FEATURES = 50
 _MOST_COUNTED = 1000
 _STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 _NOTHING = dict.fromkeys(JobFilter.model_fields, "")  # what the form shows where nothing is asked for

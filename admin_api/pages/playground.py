@@ -58,11 +58,13 @@ class Wanted(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The form of a job to be: the fields of its input, and the others."""
+    """The form of a job to be: the fields of its input, and the others. `problem`: why it was refused, where
+    that stands at no field."""
 
     feature: Feature
     input: list[Filled]
     sender: View
+    problem: str
 
 
 @router.get("/playground")
@@ -136,11 +138,11 @@ def _draft(request: Request, feature: Feature, given: JobBody, typed: SentForm |
     refused = () if again is None else again.problem.errors
     if again is not None:
         typed = again.sent
-    return Draft(
-        feature,
-        SchemaForm.of(feature.input_schema).filled(given.input, typed, refused),
-        SENDER.view(request, given, typed=typed),
-    )
+    fields = SchemaForm.of(feature.input_schema).filled(given.input, typed, refused)
+    sender = SENDER.view(request, given, typed=typed)
+    marked = [*fields, *(each for group in sender.groups for each in group.fields)]
+    is_marked = any(each.error for each in marked)
+    return Draft(feature, fields, sender, "" if again is None or is_marked else again.problem.detail)
 
 
 def _body(feature: Feature, sent: SentForm) -> JobBody:

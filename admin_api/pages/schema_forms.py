@@ -36,7 +36,8 @@ class SchemaForm:
         if not isinstance(members, Mapping) or not members:
             return cls({WHOLE: _whole(schema)})
         required = schema.get("required", ())
-        return cls({name: _control(name, member, name in required) for name, member in members.items()})
+        names = sorted(members, key=lambda name: name not in required)  # the database keeps no order
+        return cls({name: _control(name, members[name], name in required) for name in names})
 
     @property
     def is_whole(self) -> bool:
