@@ -30,9 +30,13 @@ class Entry(BaseModel):
     reason: Annotated[str | None, Field(description="What to do where there is no access.")]
 
 
+class AccessQuery(PageQuery):
+    with_models: Annotated[bool, Field(description="false: the providers alone.")] = True
+
+
 @router.get("")
 @allow_reading
-def list_access(query: Annotated[PageQuery, Query()], session: Reading, caller: Current) -> Page[Entry]:
+def list_access(query: Annotated[AccessQuery, Query()], session: Reading, caller: Current) -> Page[Entry]:
     """Each provider, followed by its models, with what you may do with it.
 
     It is the decision that your jobs meet, also those of an application's token that you own.
@@ -43,6 +47,7 @@ def list_access(query: Annotated[PageQuery, Query()], session: Reading, caller: 
         {
             "admin_id": caller.admin_id,
             "first": query.cursor is None,
+            "with_models": query.with_models,
             **dict(zip(_SORTED_BY, after, strict=True)),
             "most": query.limit + 1,
         },
@@ -100,7 +105,8 @@ CROSS JOIN LATERAL (
     SELECT NULL::uuid AS id, NULL::text AS model_id, true AS is_active, NULL::date AS retires_at,
            0 AS is_model, 0 AS model_order, p.id AS model_key
     UNION ALL
-    SELECT id, model_id, is_active, retires_at, 1, sort_order, id FROM ai_models WHERE provider_id = p.id
+    SELECT id, model_id, is_active, retires_at, 1, sort_order, id FROM ai_models
+    WHERE provider_id = p.id AND :with_models
 ) m
 LEFT JOIN admin_provider_settings own
     ON own.provider_id = p.id AND own.admin_id = :admin_id AND own.is_active

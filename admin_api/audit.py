@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 from sqlalchemy import Select, false, select
 from sqlalchemy.orm import Session
 
 from admin_api import fields
 from admin_api.pagination import Page, PageQuery, cut, decoded
-from admin_api.refusals import Invalid
+from admin_api.refusals import Invalid, NotFound
 from admin_api.security import GuardedRoute, allow_reading
 from admin_api.services import services
 from admin_api.sessions import Reading
@@ -99,10 +99,7 @@ def list_audit(query: Annotated[AuditQuery, Query()], session: Reading) -> Page[
         wanted = wanted.where(AuditEntry.id < _before(query.cursor))
     rows = session.scalars(wanted.order_by(AuditEntry.id.desc()).limit(query.limit + 1)).all()
     page, cursor = cut(rows, query.limit, key=lambda row: [str(row.id)])
-    return Page(
-        items=[fields.shown(Entry, row, hash=row.hash.hex()) for row in page],
-        next_cursor=cursor,
-    )
+    return Page(items=[_shown(row) for row in page], next_cursor=cursor)
 
 
 @router.get("/verify")
@@ -118,6 +115,20 @@ def verify_audit(request: Request) -> Verdict:
         first_bad=None if bad is None else FirstBad(id=bad.id, reason=bad.reason),
         end=End(id=found.last_id, hash=found.last_hash),
     )
+
+
+@router.get("/{entry_id}")
+@allow_reading
+def get_entry(entry_id: Annotated[int, Path(ge=1, lt=2**63)], session: Reading) -> Entry:
+    """One act."""
+    row = session.get(AuditEntry, entry_id)
+    if row is None:
+        raise NotFound(f"There is no row {entry_id}. GET /audit lists them.")
+    return _shown(row)
+
+
+def _shown(row: AuditEntry) -> Entry:
+    return fields.shown(Entry, row, hash=row.hash.hex())
 
 
 def _within(session: Session, wanted: Select[Any], query: AuditQuery) -> Select[Any]:

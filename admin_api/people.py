@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
@@ -40,7 +41,7 @@ Email = Annotated[
 class PersonBody(fields.Body):
     """A person as clients send it."""
 
-    READ_ONLY: ClassVar[frozenset[str]] = fields.Body.READ_ONLY | {"has_second_factor"}
+    READ_ONLY: ClassVar[frozenset[str]] = fields.Body.READ_ONLY | {"has_second_factor", "last_login_at"}
 
     email: Email
     role: PersonRole
@@ -70,6 +71,12 @@ class Person(Stamps):
     has_second_factor: bool | None
 
 
+class ListedPerson(Person):
+    """A person in a list. `last_login_at`: null, too, where you are an admin and it is not you."""
+
+    last_login_at: datetime | None
+
+
 class PersonQuery(PageQuery):
     role: PersonRole | None = None
     is_active: bool | None = None
@@ -80,7 +87,9 @@ Changes = Annotated[fields.JsonObject, Body(description="The members to replace,
 
 @router.get("")
 @allow_reading
-def list_admins(query: Annotated[PersonQuery, Query()], session: Reading, caller: Current) -> Page[Person]:
+def list_admins(
+    query: Annotated[PersonQuery, Query()], session: Reading, caller: Current
+) -> Page[ListedPerson]:
     """People, the first to come first."""
     wanted = select(Admin)
     if query.role is not None:
@@ -88,7 +97,14 @@ def list_admins(query: Annotated[PersonQuery, Query()], session: Reading, caller
     if query.is_active is not None:
         wanted = wanted.where(Admin.is_active == query.is_active)
     rows, cursor = page_of(session, wanted, query, by=[Admin.id])
-    return Page(items=_shown(session, caller, rows), next_cursor=cursor)
+    logins = _last_logins(session, rows)
+    return Page(
+        items=[
+            fields.shown(ListedPerson, person, last_login_at=logins.get(person.id))
+            for person in _shown(session, caller, rows)
+        ],
+        next_cursor=cursor,
+    )
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
@@ -222,3 +238,13 @@ def _with_second_factor(session: Session, rows: Sequence[Admin]) -> Mapping[UUID
         )
     )
     return {each: each in enrolled for each in ids}
+
+
+def _last_logins(session: Session, rows: Sequence[Admin]) -> Mapping[UUID, datetime]:
+    """By the sessions that the caller may see: ended ones are kept until their owner's next login."""
+    found = session.execute(
+        select(AdminSession.admin_id, func.max(AdminSession.created_at).label("at"))
+        .where(AdminSession.admin_id.in_([row.id for row in rows]))
+        .group_by(AdminSession.admin_id)
+    )
+    return {row.admin_id: row.at for row in found}

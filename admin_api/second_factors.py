@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -86,6 +87,25 @@ def confirm(db: Database, vault: Vault, admin_id: UUID, code: str) -> bool:
         [step, row["id"]],
     )
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A factor in force: since when, and how many recovery codes are not used yet."""
+
+    since: datetime
+    codes_left: int
+
+
+def standing(db: Database, admin_id: UUID) -> Standing | None:
+    """The person's factor that is in force; None where there is none."""
+    row = db.execute(
+        "SELECT confirmed_at AS since, (SELECT count(*) FROM admin_recovery_codes "
+        "WHERE factor_id = factors.id AND used_at IS NULL) AS codes_left "
+        "FROM admin_second_factors factors WHERE admin_id = %s AND confirmed_at IS NOT NULL",
+        [admin_id],
+    ).fetchone()
+    return None if row is None else Standing(**row)
 
 
 def is_waiting(db: Database, admin_id: UUID) -> bool:

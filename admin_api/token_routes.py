@@ -62,6 +62,7 @@ class Token(BaseModel):
     id: UUID
     name: str
     owner_admin_id: UUID | None
+    owner_email: str | None
     scopes: list[str]
     token_last4: str
     is_active: bool
@@ -74,8 +75,14 @@ class Token(BaseModel):
     @classmethod
     def of(cls, row: AppToken, **members: object) -> Self:
         is_active = row.revoked_at is None and (row.expires_at is None or row.expires_at > datetime.now(UTC))
-        last_used_at = None if row.use is None else row.use.last_used_at
-        return fields.shown(cls, row, is_active=is_active, last_used_at=last_used_at, **members)
+        return fields.shown(
+            cls,
+            row,
+            is_active=is_active,
+            last_used_at=None if row.use is None else row.use.last_used_at,
+            owner_email=None if row.owner is None else row.owner.email,
+            **members,
+        )
 
 
 class NewToken(Token):
@@ -92,7 +99,7 @@ class TokenQuery(PageQuery):
 @allow_reading
 def list_tokens(query: Annotated[TokenQuery, Query()], session: Reading) -> Page[Token]:
     """Tokens, the oldest first, those that have ended, too."""
-    wanted = select(AppToken).options(joinedload(AppToken.use))
+    wanted = select(AppToken).options(joinedload(AppToken.use), joinedload(AppToken.owner))
     if query.owner_admin_id is not None:
         wanted = wanted.where(AppToken.owner_admin_id == query.owner_admin_id)
     rows, cursor = page_of(session, wanted, query, by=[AppToken.id])
@@ -105,12 +112,12 @@ def create_token(body: TokenBody, session: Writing, caller: Current) -> NewToken
     """Make a token. The answer is the only place where it stands in clear."""
     if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
         raise Invalid("This time has passed.", field="expires_at")
-    if body.owner_admin_id is not None:
-        _check_owner(session, body.owner_admin_id)
+    owner = None if body.owner_admin_id is None else _owner(session, body.owner_admin_id)
     clear, row = made(body.name, body.owner_admin_id, body.scopes, body.expires_at, caller.admin_id)
     session.add(row)
     session.flush()
     set_committed_value(row, "use", None)
+    set_committed_value(row, "owner", owner)
     return NewToken.of(row, token=clear)
 
 
@@ -146,7 +153,8 @@ def made(
     return clear, row
 
 
-def _check_owner(session: Session, admin_id: UUID) -> None:
+def _owner(session: Session, admin_id: UUID) -> Admin:
     owner = session.get(Admin, admin_id)
     if owner is None or not owner.is_active:
         raise Invalid(f"There is no active admin {admin_id}. GET /admins lists them.", field="owner_admin_id")
+    return owner

@@ -146,6 +146,7 @@ class AppToken(Base):
     created_by: Mapped[UUID | None]
 
     use: Mapped[AppTokenUse | None] = relationship(lazy="raise", viewonly=True)
+    owner: Mapped[Admin | None] = relationship(lazy="raise", viewonly=True)
 
 
 class AppTokenUse(Base):

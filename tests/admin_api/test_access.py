@@ -79,5 +79,13 @@ def test_pages_hold_every_entry_once(api: Api, nouns: dict[str, Json]) -> None:
     assert api.get("/access", params={"cursor": "WzFd"}).status_code == 422
 
 
+def test_providers_alone_if_that_is_all_one_asks(api: Api, nouns: dict[str, Json]) -> None:
+    items = api.get("/access?with_models=false").json()["items"]
+    assert [(item["provider"], item["model"]) for item in items] == [("p2", None), ("p1", None), ("p0", None)]
+    first = api.get("/access?with_models=false&limit=2").json()
+    rest = api.get(f"/access?with_models=false&limit=2&cursor={first['next_cursor']}").json()
+    assert first["items"] + rest["items"] == items
+
+
 def test_applications_name_no_providers_so_they_see_none(people: People) -> None:
     assert people.application().get("/access").status_code == 403

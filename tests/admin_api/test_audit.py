@@ -173,6 +173,13 @@ def test_a_question_that_is_none_is_refused(api: Api, query: str) -> None:
     assert api.get(f"/audit?{query}").status_code == 422
 
 
+def test_one_row_is_read_by_its_id(api: Api) -> None:
+    first = api.get("/audit").json()["items"][-1]
+    assert api.get(f"/audit/{first['id']}").json() == first
+    assert api.get("/audit/123456789").status_code == 404
+    assert api.get("/audit/0").status_code == 422
+
+
 def test_who_reads_it(people: People) -> None:
     for path in ("/audit", "/audit/verify"):
         assert people.admin("admin").get(path).status_code == 200

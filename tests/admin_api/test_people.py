@@ -26,8 +26,8 @@ def test_a_person_is_added_changed_and_removed(api: Api, people: People) -> None
     assert not {"password", "password_hash"} & made.keys()
     address = f"/admins/{made['id']}"
     assert api.get(address).json() == made
-    assert made in api.get("/admins?role=admin").json()["items"]
-    assert made not in api.get("/admins?role=super_admin").json()["items"]
+    assert {**made, "last_login_at": None} in api.get("/admins?role=admin").json()["items"]
+    assert made["email"] not in api.get("/admins?role=super_admin").text
 
     changed = api.patch(address, {"email": "ada@example.org", "role": "super_admin"})
     assert changed.status_code == 200
@@ -57,7 +57,10 @@ def test_a_person_who_has_done_something_is_deactivated(api: Api, people: People
 
 def test_the_owner_of_a_token_is_deactivated(api: Api, people: People) -> None:
     ada = person(people, "admin")
-    token = api.made("/tokens", {"name": "shop", "owner_admin_id": ada.id})["token"]
+    made = api.made("/tokens", {"name": "shop", "owner_admin_id": ada.id})
+    assert made["owner_email"] == ada.email
+    assert api.get("/tokens").json()["items"][0]["owner_email"] == ada.email
+    token = made["token"]
     assert people.nobody(token).get("/jobs").status_code == 200
     assert api.delete(f"/admins/{ada.id}").status_code == 200
     assert people.nobody(token).get("/jobs").status_code == 401
@@ -182,6 +185,36 @@ def test_people_see_and_end_their_own_sessions(api: Api, people: People) -> None
     assert first.get("/auth/me").status_code == 401
     assert api.get("/sessions").json()["items"] == []
     assert [action for action, _ in audited(people)].count("session_revoked") == 4
+
+
+def test_who_logs_in_may_end_all_other_sessions(people: People) -> None:
+    ada, ben = person(people, "admin"), person(people, "admin")
+    first, second, other = ada.api(), ada.api(), ben.api()
+    assert first.delete("/sessions?keep_current=true").status_code == 204
+    assert first.get("/auth/me").status_code == 200
+    assert second.get("/auth/me").status_code == 401
+    assert other.get("/auth/me").status_code == 200
+    (left,) = first.get("/sessions").json()["items"]
+    assert (left["is_current"], left["is_browser"]) == (True, False)
+
+
+def test_the_last_login_is_told_to_whom_it_concerns(api: Api, people: People) -> None:
+    ada = person(people, "admin")
+    session = ada.api()
+
+    def last(reader: Api, who: str) -> object:
+        return {each["id"]: each["last_login_at"] for each in reader.get("/admins").json()["items"]}[who]
+
+    first = last(api, ada.id)
+    assert first is not None
+    assert last(session, ada.id) == first
+    assert last(people.admin("admin"), ada.id) is None
+    listed = api.get("/admins").json()["items"]
+    assert (
+        api.patch(f"/admins/{ada.id}", {**listed[0], "email": ada.email, "role": "admin"}).status_code == 200
+    )
+    ada.api()
+    assert last(api, ada.id) != first
 
 
 def test_an_operators_token_has_no_session(api: Api) -> None:
