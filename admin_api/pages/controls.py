@@ -12,7 +12,7 @@ from enum import Enum, StrEnum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
-from pydantic import BaseModel, SecretStr, StringConstraints
+from pydantic import AwareDatetime, BaseModel, SecretStr, StringConstraints
 from pydantic.fields import FieldInfo
 
 from admin_api.bodies import parse
@@ -235,6 +235,8 @@ def _kind(kind: Any, marks: Sequence[Any]) -> tuple[Kind | None, Sequence[Choice
     if kind is str:
         longest = _longest(marks)
         return (Kind.LONG if longest and longest > _LONG else Kind.TEXT), ()
+    if kind is AwareDatetime:  # pydantic's, no datetime by its type
+        return Kind.TIME, ()
     for plain, found in _PLAIN.items():
         if issubclass(kind, plain):
             return found, ()
