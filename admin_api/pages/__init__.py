@@ -5,8 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from admin_api.pages import (
+    account,
     alerts,
+    audit,
     catalog,
+    enrolment,
     features,
     integrations,
     job,
@@ -14,12 +17,15 @@ from admin_api.pages import (
     login,
     models,
     overview,
+    own_keys,
+    people,
     playground,
     provider_forms,
     providers,
     queues,
     setup,
     static,
+    tokens,
     usage,
 )
 from admin_api.pages.layer import Layer
@@ -41,6 +47,12 @@ PARTS = (
     integrations,
     setup,
     usage,
+    people,
+    tokens,
+    account,
+    own_keys,
+    enrolment,
+    audit,
 )
 """The pages, by the module each is in."""
 
