@@ -77,7 +77,7 @@ def retry_all(
 
 
 def count(pool: Connections, filters: JobFilter, action: Action, *, most: int) -> Count:
-    """Count the jobs that the action would be taken on, up to `most`; texts are searched for a moment only."""
+    """Count the jobs that the action would be taken on, up to `most`. Texts are read for a moment only."""
     counted, is_exact = 0, True
     for state in _states(filters, action):
         with pool.connection() as db:
