@@ -27,7 +27,7 @@ router = APIRouter(route_class=PageRoute)
 
 _MOST_POINTS = 5000  # groups of a chart: 90 weeks' worth of more models than anybody has
 _GROUPS = 7
-_ROWS = 7
+_ROWS = 6
 _LATE = timedelta(minutes=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 from admin_api.pages.formats import compact, milliseconds, money, number, percent
 from admin_api.usage import Sums
@@ -32,7 +33,6 @@ class Figure:
     value: str
     change: Change | None
     note: str
-    icon: str
     tone: str = "key"
 
 
@@ -43,30 +43,26 @@ def figures(now: Sums, before: Sums) -> list[Figure]:
             "Cost",
             money(now.cost_usd),
             _change(float(now.cost_usd), float(before.cost_usd)),
-            _missing(now),
-            "coin",
+            _rate(now),
         ),
-        Figure("Calls", compact(now.calls), _change(now.calls, before.calls), _passed_over(now), "bolt"),
+        Figure("Calls", compact(now.calls), _change(now.calls, before.calls), _passed_over(now)),
         Figure(
             "Tokens",
             compact(_tokens(now)),
             _change(_tokens(now), _tokens(before)),
             _kinds(now),
-            "spark",
         ),
         Figure(
             "Latency, p50",
             milliseconds(now.latency_ms.p50),
             _change(now.latency_ms.p50, before.latency_ms.p50, more_is="bad"),
             f"p95 {milliseconds(now.latency_ms.p95)} · p99 {milliseconds(now.latency_ms.p99)}",
-            "clock",
         ),
         Figure(
             "Error rate",
             percent(now.error_rate),
             _points(now.error_rate, before.error_rate),
             f"{number(now.failed)} failed",
-            "warn",
             "bad" if (now.error_rate or 0) >= 0.1 else "warn" if now.failed else "key",
         ),
         Figure(
@@ -74,21 +70,18 @@ def figures(now: Sums, before: Sums) -> list[Figure]:
             compact(now.failovers),
             _change(now.failovers, before.failovers, more_is="bad"),
             "calls of the next route",
-            "route",
         ),
         Figure(
             "Wasted",
             money(now.wasted_usd),
             _change(float(now.wasted_usd), float(before.wasted_usd), more_is="bad"),
             "failed, superseded or lost",
-            "trash",
         ),
         Figure(
             "Unpriced calls",
             compact(now.unpriced_calls),
             _change(now.unpriced_calls, before.unpriced_calls, more_is="bad"),
             "in no cost: nobody knows",
-            "search",
             "warn" if now.unpriced_calls else "key",
         ),
     ]
@@ -108,12 +101,11 @@ def _kinds(sums: Sums) -> str:
     return f"{entered} · {left}{estimated}"
 
 
-def _missing(sums: Sums) -> str:
-    if not sums.unpriced_calls:
-        return "of all calls"
-    return (
-        f"without {compact(sums.unpriced_calls)} unpriced {'call' if sums.unpriced_calls == 1 else 'calls'}"
-    )
+def _rate(sums: Sums) -> str:
+    """What a thousand calls cost whose price is known."""
+    priced = sums.calls - sums.unpriced_calls
+    said = f"{money(Decimal(sums.cost_usd) / priced * 1000)} per 1,000 calls" if priced else "of all calls"
+    return f"{said}, without {compact(sums.unpriced_calls)} unpriced" if sums.unpriced_calls else said
 
 
 def _passed_over(sums: Sums) -> str:
@@ -130,7 +122,7 @@ def _change(now: float | None, before: float | None, *, more_is: str = "quiet") 
     share = now / before - 1
     if abs(share) < _SAME:
         return Change("=", "same", "as much as in the period before")
-    amount = percent(abs(share)) if abs(share) < _MANIFOLD else f"{now / before:,.0f} times"
+    amount = f"{abs(share) * 100:.3g} %" if share < _MANIFOLD else f"{now / before:,.0f} times"
     return _told(share, amount, more_is)
 
 

@@ -114,12 +114,12 @@ def test_a_failed_job_is_replayed_once_it_is_told_so(desk: Browser, api: Api, pe
     before = desk.get("/queues")
     assert "<script>alert" not in before.text
     assert re.search(rf'dir="auto">[^<]*{ARABIC}', before.text)
-    assert f'action="/queues/failed/{job_id}/replay"' in before.text
+    assert f'formaction="/queues/failed/{job_id}/replay"' in before.text
     assert desk.post(f"/queues/failed/{job_id}/replay").headers["location"] == "/queues"
     assert people.run("SELECT retry_of FROM jobs") == [(job_id,)]
     after = desk.get("/queues")
     assert "repeats it: tarot_reading." in said(after)
-    assert f'action="/queues/failed/{job_id}/replay"' not in after.text
+    assert f'formaction="/queues/failed/{job_id}/replay"' not in after.text
     assert "replayed" in said(after)
 
 
@@ -129,7 +129,7 @@ def test_all_of_a_class_are_replayed_and_no_others(desk: Browser, api: Api, peop
     failed(people, "timeout", "Too slow.")
     shown = desk.get("/queues")
     assert "poison 3 jobs, last" in said(shown)
-    addresses = re.findall(r'action="(/queues/failed/replay\?[^"]+)"', shown.text)
+    addresses = re.findall(r'formaction="(/queues/failed/replay\?[^"]+)"', shown.text)
     [address] = [unescape(each) for each in addresses if "poison" in each]
     assert "took down their process" in shown.text
     assert desk.post(address).headers["location"] == "/queues"
