@@ -42,7 +42,9 @@ _ATTEMPTS = (
 )
 _LISTED_JOBS = (
     *("", "limit=200", "feature=feature_3", "feature=none", "state=succeeded", "state=failed"),
-    *("state=cancelled", "state=queued", "user_id=user-77", "user_id=nobody"),
+    *("state=cancelled", "state=queued", "user_id=user-77", "user_id=nobody", "error_class=timeout"),
+    *("error_class=none", "feature=feature_1&state=failed", "feature=feature_3&user_id=user-77"),
+    *("q=aries", "q=user-77", "q=nothing+like+it", "q=nothing+like+it&state=failed"),
 )
 
 # Times rise with the numbers, as they would have.
@@ -97,7 +99,7 @@ def measure(stage: Stage, effort: Effort, progress: Callable[[str], None]) -> Re
                     }
     worst = {
         noun: max((figure["p95_ms"], path) for path, figure in figures.items() if path.startswith(noun))
-        for noun in ("/usage/stats", "/usage/attempts", "/jobs")
+        for noun in ("/usage/stats", "/usage/attempts", "/jobs", "/catalog")
     }
     return Result(
         title=f"Lists and statistics over HTTP, {jobs:,} jobs and {jobs * _CALLS_EACH:,} calls on record",
@@ -124,6 +126,9 @@ def _paths() -> Iterator[str]:
     yield f"/usage/attempts?until={middle:%Y-%m-%dT%H:%M:%SZ}&feature=feature_2"
     for filters in _LISTED_JOBS:
         yield f"/jobs?{filters}" if filters else "/jobs"
+    yield f"/jobs?until={middle:%Y-%m-%dT%H:%M:%SZ}"
+    yield f"/jobs?since={middle:%Y-%m-%dT%H:%M:%SZ}&user_id=nobody"
+    yield "/catalog"
 
 
 def _invent(db: psycopg.Connection, jobs: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -335,16 +336,18 @@ class _Query:
         keyed = [f"{keys.get(name, name.value)} AS by_{name}" for name in self.by]
         names = [f"by_{name}" for name in self.by]
         query = f"""
-        SELECT {", ".join([*keyed, "error_class", "sum(calls)::bigint AS calls"])} FROM {source}
-        WHERE {self._conditions(source, None)} AND outcome = 'failed' AND calls > 0
-        GROUP BY {", ".join([*names, "error_class"])}"""
+        SELECT {", ".join([*names, "json_object_agg(error_class, calls) AS classes"])} FROM (
+            SELECT {", ".join([*keyed, "coalesce(error_class, 'unknown') AS error_class"])},
+                sum(calls)::bigint AS calls
+            FROM {source} WHERE {self._conditions(source, None)} AND outcome = 'failed' AND calls > 0
+            GROUP BY {", ".join([*names, "coalesce(error_class, 'unknown')"])}
+        ) AS classed {f"GROUP BY {', '.join(names)}" if names else "HAVING count(*) > 0"}"""
         found: dict[tuple[Any, ...], dict[str, int]] = {}
+        everything: Counter[str] = Counter()
         for row in db.execute(query.encode(), self._values(source, None), prepare=False):
-            for key in {tuple(row[name] for name in names), ()}:
-                classes = found.setdefault(key, {})
-                error_class = row["error_class"] or "unknown"
-                classes[error_class] = classes.get(error_class, 0) + row["calls"]
-        return found
+            found[tuple(row[name] for name in names)] = row["classes"]
+            everything.update(row["classes"])
+        return {**found, (): dict(everything)}
 
 
 # By one process: on a small machine a second one takes from the jobs what it gives, and is often late.
