@@ -91,7 +91,7 @@ def new_feature(request: Request) -> Response:
         lead="Applications ask for it by name, and never for a provider or a model.",
         crumbs=[("Features", PATH)],
         form=NEW.view(request, given=BEGINNING),
-        submit="Add feature",
+        submit="Save feature",
         cancel=PATH,
     )
 

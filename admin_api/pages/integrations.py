@@ -81,7 +81,7 @@ def new_integration(request: Request) -> Response:
         lead="Alerts and events are sent there. Test it once it is saved.",
         crumbs=[("Integrations", PATH)],
         form=INTEGRATION.view(request, given={"type": "webhook"}),
-        submit="Add integration",
+        submit="Save integration",
         cancel=PATH,
     )
 

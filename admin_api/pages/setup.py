@@ -21,16 +21,15 @@ from admin_api.job_bodies import JobBody
 from admin_api.jobs import enqueue_job, found
 from admin_api.models import ModelBody, create_model, get_model
 from admin_api.pages.again import again_of
-from admin_api.pages.controls import Kind, Tweak
-from admin_api.pages.forms import Form, Group
 from admin_api.pages.job import sight
 from admin_api.pages.render import page
 from admin_api.pages.route import PageRoute, Sent, done
 from admin_api.pages.schema_forms import SchemaForm
+from admin_api.pages.setup_forms import BY_HAND, KNOWN, MODEL, UNKNOWN
 from admin_api.pages.setup_progress import PATH, Journey, Step, address, journey, marks
 from admin_api.pagination import PageQuery
 from admin_api.probes import Verdict
-from admin_api.providers import ProviderBody, create_provider, get_provider, test_provider
+from admin_api.providers import create_provider, get_provider, test_provider
 from admin_api.refusals import FieldsRefused, Invalid, NotFound
 from admin_api.security import Current, Principal, allow_writing
 from admin_api.services import Services, Using
@@ -42,46 +41,7 @@ from routing.values import Capability
 
 router = APIRouter(route_class=PageRoute)
 
-BY_HAND = "other"
-"""What is chosen where the catalog does not know the vendor; no vendor's slug."""
-
 _MODELS = 12  # of the catalog, to choose one of; its own page lists all
-
-_ACCOUNT = ("name", "slug", "type", "base_url")
-_DETAILS = ("api_version", "capabilities", "allow_private_network", "settings", "website")
-_TWEAKS: dict[str, Tweak] = {
-    "api_key": Tweak(label="API key", help="Write-only: it is sealed at once, and never shown again."),
-    "slug": Tweak(help="Its name in addresses and records: small letters, digits, - and _."),
-    "type": Tweak(
-        label="Protocol",
-        kind=Kind.CHOICE,
-        choices=[(name, name.replace("_", " ")) for name in PROTOCOLS],
-        help="Most vendors and servers speak openai_compatible.",
-    ),
-    "base_url": Tweak(label="Address", help="As the vendor's own client has it.", placeholder="https://…"),
-    "allow_private_network": Tweak(
-        label="Allow a private network", help="For a server on this machine, or near it."
-    ),
-}
-KNOWN = Form(
-    ProviderBody,
-    Group("Key", "api_key"),
-    Group("Account", *_ACCOUNT, *_DETAILS, is_advanced=True),
-    **_TWEAKS,
-)
-UNKNOWN = Form(
-    ProviderBody,
-    Group("Account", *_ACCOUNT, "api_key", "allow_private_network"),
-    Group("Details", "api_version", "capabilities", "settings", "website", is_advanced=True),
-    **_TWEAKS,
-)
-MODEL = Form(
-    ModelBody,
-    Group("By hand", "model_id", "name", "capabilities"),
-    Group("Prices", "input_price_per_1k", "output_price_per_1k", "price_unit", is_advanced=True),
-    model_id=Tweak(label="Model", help="As the provider calls it."),
-    capabilities=Tweak(help="What features may use it for."),
-)
 
 
 @router.get(PATH)
@@ -141,8 +101,10 @@ def _vendor(slug: str) -> Vendor | None:
 @router.get(f"{PATH}/test")
 @allow_writing
 def ready_to_test(
-    provider: UUID, request: Request, session: Reading, caller: Current, using: Using
+    request: Request, session: Reading, caller: Current, using: Using, provider: UUID | None = None
 ) -> Response:
+    if provider is None:
+        return _resumed(Step.TEST, session, caller, using)
     return _test_page(provider, None, request, session, caller, using)
 
 
@@ -175,13 +137,15 @@ def _test_page(
 @router.get(f"{PATH}/model")
 @allow_writing
 def choose_model(
-    provider: UUID,
     request: Request,
     session: Reading,
     caller: Current,
     using: Using,
+    provider: UUID | None = None,
     model_id: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
+    if provider is None:
+        return _resumed(Step.MODEL, session, caller, using)
     stored = get_provider(provider, session)
     there = journey(session, caller, using, provider_id=provider, was_tested=True)
     offers = _offers(stored.slug, session)
@@ -234,13 +198,15 @@ def _offers(slug: str, session: Session) -> list[CatalogModel]:
 @router.get(f"{PATH}/assign")
 @allow_writing
 def choose_features(
-    provider: UUID,
     request: Request,
     session: Reading,
     caller: Current,
     using: Using,
+    provider: UUID | None = None,
     model: UUID | None = None,
 ) -> Response:
+    if provider is None:
+        return _resumed(Step.ASSIGN, session, caller, using)
     there = journey(session, caller, using, provider_id=provider)
     if model is None and not there.models:
         return done(there.address(Step.MODEL))
@@ -329,6 +295,12 @@ def _input(request: Request, feature: Feature, ran: Any) -> Any:
     given = ran or (example if isinstance(example, dict) else {})
     errors = () if again is None else again.problem.errors
     return SchemaForm.of(feature.input_schema).filled(given, again.sent if again else None, errors)
+
+
+def _resumed(step: Step, session: Session, caller: Principal, using: Services) -> Response:
+    """To the step for the provider that has come furthest; to the first one where there is none."""
+    there = journey(session, caller, using)
+    return done(there.address(step if there.provider else Step.PROVIDER))
 
 
 def _page(request: Request, step: str, there: Journey, current: Step, **context: Any) -> Response:

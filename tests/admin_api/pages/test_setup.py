@@ -159,10 +159,12 @@ def test_what_is_wrong_stands_at_its_field(desk: Browser, api: Api, typed: dict[
 
 
 def test_a_step_that_is_too_early_leads_to_the_one_before(desk: Browser, api: Api) -> None:
-    assert desk.get("/setup/run").headers["location"] == "/setup/provider"
+    for path in ("/setup/run", "/setup/test", "/setup/model", "/setup/assign"):
+        assert desk.get(path).headers["location"] == "/setup/provider"
     made: Json = api.made("/providers", provider_body("own"))
     answer = desk.get(f"/setup/assign?provider={made['id']}")
     assert answer.headers["location"] == f"/setup/model?provider={made['id']}"
+    assert desk.get("/setup/test").headers["location"] == f"/setup/test?provider={made['id']}"
 
 
 def test_the_setup_is_for_who_may_write(reader: Browser) -> None:
