@@ -29,6 +29,8 @@ _LAST = datetime(3000, 1, 1, tzinfo=UTC)
 
 
 def _distinct(scopes: list[Scope]) -> list[Scope]:
+    if not scopes:
+        raise ValueError("A token that may do nothing is of no use: give it a scope.")
     return list(dict.fromkeys(scopes))
 
 

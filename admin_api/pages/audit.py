@@ -22,7 +22,7 @@ from admin_api.sessions import Reading
 router = APIRouter(route_class=PageRoute)
 
 _ROWS = 15
-_FEW_LINES, _NARROW = 6, 110
+_FEW_LINES, _NARROW = 5, 72
 _MANY_LINES, _WIDE = 2000, 4000
 
 _PAGES: Mapping[str, tuple[str, str]] = {

@@ -75,6 +75,7 @@ ROUTES: Mapping[str, Rule | None] = {
     "GET /api/v1/alerts": READ,
     "POST /api/v1/alerts/{alert_id}/acknowledge": WRITE,
     "GET /api/v1/audit": READ,
+    "GET /api/v1/audit/{entry_id}": READ,
     "GET /api/v1/audit/verify": READ,
     "POST /api/v1/auth/login": PUBLIC,
     "POST /api/v1/auth/logout": SELF,

@@ -54,6 +54,7 @@ def test_what_makes_no_token_stands_at_its_field(desk: Browser, people: People) 
     assert answer.status_code == 422
     assert 'id="field-name-error"' in answer.text
     assert 'id="field-scopes-error"' in answer.text
+    assert "give it a scope" in said(answer)
     past = desk.post("/tokens/new", {**TYPED, "expires_at": "2001-01-01T10:00"})
     assert "This time has passed" in said(past)
     assert 'id="field-expires_at-error"' in past.text
