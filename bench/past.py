@@ -81,7 +81,7 @@ def count(pool: Pool) -> None:
 
 
 def _copy(db: Connection, table: str, key: str, changed: Mapping[str, str]) -> sql.Composed:
-    """Every column of the samples as it is, but for those in `changed`, and the transaction, which is ours."""
+    """Every column of the samples as it is, but those in `changed`, and the transaction, which is ours."""
     columns = [name for (name,) in db.execute(_COLUMNS, [table]) if name != "xid"]
     values = [
         sql.SQL(changed[name]) if name in changed else sql.Identifier("pattern", name) for name in columns
