@@ -90,7 +90,8 @@ class Asked(BaseModel):
             return ""
         if self.by == "user":
             return self.address(user_id=value) + "#calls"
-        return self.address(by=_NEXT[self.by], **{self.by: value})
+        narrowed: dict[str, Any] = {"by": _NEXT[self.by], self.by: value}
+        return self.address(**narrowed)
 
     def spans(self, now: datetime) -> tuple[Span, Span]:
         """The period up to now, and the one before, which is as long, to the hour."""

@@ -179,9 +179,9 @@ def test_the_newest_groups_are_shown_and_the_totals_are_of_all(api: Api, ledger:
     assert [item["provider"] for item in found["items"]] == ["b", "a", "c", "a"]
     assert found["truncated"]
     assert found["totals"]["calls"] == 28
-    hours = stats(api, "?group_by=hour&limit=2")
-    assert [item["calls"] for item in hours["items"]] == [4, 3]
-    assert (hours["truncated"], hours["totals"]["calls"]) == (True, 28)
+    newest = stats(api, "?group_by=hour&limit=2")
+    assert [item["calls"] for item in newest["items"]] == [4, 3]
+    assert (newest["truncated"], newest["totals"]["calls"]) == (True, 28)
     exact = stats(api, "?group_by=hour,provider&limit=27")
     assert (len(exact["items"]), exact["truncated"]) == (27, False)
 
