@@ -223,7 +223,7 @@ def test_what_the_api_would_let_an_admin_do_the_database_does_not(
 ) -> None:
     monkeypatch.setattr("admin_api.job_actions._own", lambda using, job_id, _: found(using, job_id, None))
     monkeypatch.setattr(
-        "admin_api.job_actions._filters", lambda chosen, _: records.JobFilter(**chosen.__dict__)
+        "admin_api.job_actions.filters_of", lambda chosen, _: records.JobFilter(**chosen.__dict__)
     )
     jobs = [caller.made("/jobs", JOB)["id"] for caller in crew.others]
     assert crew.admin.post(f"/jobs/{jobs[0]}/cancel").status_code == 409
