@@ -185,7 +185,7 @@ def _verdict(using: Services, vendor: Vendor, body: Installation, wanted: Provid
     verdict = providers.tried(using, wanted)
     if not verdict.ok:
         raise Invalid(
-            f"Trying it failed: {verdict.message} Nothing was installed. Mend it, or send test: false.",
+            f"Trying it failed: {verdict.message} Nothing was installed. Mend it, or do not try it first.",
             field="api_key",
         )
     return verdict

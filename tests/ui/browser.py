@@ -7,15 +7,23 @@ import shutil
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response, expect
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
 
 def installed() -> str | None:
     """The path of a Chromium; ORRERY_TEST_BROWSER names another."""
     given = os.environ.get("ORRERY_TEST_BROWSER")
     return given or next(filter(None, map(shutil.which, _NAMES)), None)
+
+
+def barriers(page: Page) -> str:
+    """What keeps people out of the page, by the rules of WCAG A and AA; empty where nothing does."""
+    found = Axe().run(page, options={"runOnly": _RULES, "resultTypes": ["violations"]})
+    return found.generate_report() if found.violations_count else ""
 
 
 @dataclass
@@ -71,9 +79,9 @@ class Visit:
         for name, value in fields.items():
             self.page.locator(f"main [name='{name}']").first.fill(value)
 
-    def flash(self) -> str:
-        """What the page tells about what was just done."""
-        return self.page.locator("#flash").inner_text()
+    def told(self, text: str, kind: str = "good") -> None:
+        """The page tells this about what was just done: `good`, `warn` or `bad` news."""
+        expect(self.page.locator(f"#flash .alert.{kind}")).to_contain_text(text)
 
     def check(self) -> None:
         """Fail where there was any problem."""

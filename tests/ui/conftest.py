@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, StorageState, sync_playwright
+from playwright.sync_api import Browser, StorageState, expect, sync_playwright
 from starlette.routing import compile_path
 
 from admin_api.pages import PARTS
@@ -53,6 +53,7 @@ def browser() -> Iterator[Browser]:
     if found is None:
         assert not os.environ.get("CI"), "CI has a browser: .ci/run installs it"
         pytest.skip("no Chromium is installed: apt install chromium, or set ORRERY_TEST_BROWSER")
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
@@ -130,7 +131,6 @@ def check(visit: Visit, test: pytest.Item) -> None:
     assert missed == [], "the walk does not send what its mark names"
 
 
-@pytest.fixture(scope="session")
-def routes() -> list[PageRoute]:
+def page_routes() -> list[PageRoute]:
     """The pages and actions of the web UI."""
     return [route for part in PARTS for route in part.router.routes if isinstance(route, PageRoute)]

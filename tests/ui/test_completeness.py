@@ -6,8 +6,8 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 
-from admin_api.pages.route import PageRoute
 from tests import ui
+from tests.ui.conftest import page_routes
 
 
 def _clicked() -> Iterator[str]:
@@ -18,8 +18,8 @@ def _clicked() -> Iterator[str]:
                     yield from mark.args
 
 
-def test_every_action_is_walked(routes: list[PageRoute]) -> None:
-    actions = {route.path for route in routes if "POST" in (route.methods or ())}
+def test_every_action_is_walked() -> None:
+    actions = {route.path for route in page_routes() if "POST" in (route.methods or ())}
 
     assert actions - set(_clicked()) == set(), "actions that no walk sends"
     assert set(_clicked()) - actions == set(), "walks of actions that are gone"

@@ -37,7 +37,7 @@ def test_a_job_is_run_in_the_playground_and_its_answer_appears(keeper: Visit) ->
 def test_a_paused_lane_keeps_a_job_that_is_cancelled_and_run_again(keeper: Visit) -> None:
     page = keeper.open("/queues")
     keeper.press("Pause interactive", confirm=True)
-    assert "interactive" in keeper.flash().lower()
+    keeper.told("interactive is paused", "warn")
 
     keeper.open("/playground?feature=chat_assistant")
     keeper.press("Run")
@@ -45,12 +45,15 @@ def test_a_paused_lane_keeps_a_job_that_is_cancelled_and_run_again(keeper: Visit
     job = keeper.path
     expect(page.locator("main .page-head")).to_contain_text("queued")
     keeper.press("Cancel", confirm=True)
+    keeper.told("cancelled")
     expect(page.locator("main .page-head")).to_contain_text("cancelled")
 
     keeper.open("/queues")
     keeper.press("Resume interactive")
+    keeper.told("interactive runs again")
     keeper.open(job)
     keeper.press("Retry", confirm=True)
+    keeper.told("Enqueued again")
     assert keeper.path != job
     expect(page.locator("main .page-head")).to_contain_text("succeeded", timeout=30_000)
 
@@ -61,12 +64,12 @@ def test_jobs_are_run_again_as_picked_and_as_found(keeper: Visit) -> None:
     assert page.get_by_role("button", name="Retry").first.is_disabled()
     page.locator("[data-pick]").first.check()
     keeper.press("Retry", confirm=True)
-    assert "1" in keeper.flash()
+    keeper.told("1 job")
 
     keeper.open("/jobs?feature=code_generation&state=failed")
     keeper.follow("retry")
     keeper.press("Retry")
-    assert keeper.flash()
+    keeper.told("jobs")
 
 
 def test_audio_plays_and_records_can_be_saved(keeper: Visit, installation: Installation) -> None:
@@ -82,10 +85,9 @@ def test_audio_plays_and_records_can_be_saved(keeper: Visit, installation: Insta
 def test_failures_are_replayed(keeper: Visit) -> None:
     keeper.open("/queues")
     keeper.press("Replay code_generation")
-    assert keeper.flash()
-    keeper.open("/queues")
+    keeper.told("repeats it: code_generation")
     keeper.press("Replay all", confirm=True)
-    assert keeper.flash()
+    keeper.told("jobs")
 
 
 @pytest.mark.clicks("/alerts/{alert_id}/acknowledge")
@@ -94,4 +96,5 @@ def test_an_alert_is_acknowledged(keeper: Visit) -> None:
     open_alerts = page.get_by_role("button", name="Acknowledge").count()
     assert open_alerts
     keeper.press("Acknowledge")
+    keeper.told("Acknowledged")
     expect(page.get_by_role("button", name="Acknowledge")).to_have_count(open_alerts - 1)

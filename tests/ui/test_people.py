@@ -48,20 +48,25 @@ def test_somebody_is_invited_changed_sent_out_and_removed(keeper: Visit, visitin
     assert re.fullmatch("/people/[0-9a-f-]{36}", person)
     page.locator("[name=role]").select_option("super_admin")
     keeper.press("Save")
+    keeper.told("is saved")
     keeper.press("Deactivate", confirm=True)
+    keeper.told("is out")
     keeper.press("Activate")
+    keeper.told("may log in again")
 
     walker = visiting(None)
     _log_in(walker, "walker@example.com", PASSWORD)
     assert walker.path == "/overview"
     keeper.open(person)
     keeper.press("End")
+    keeper.told("The session is over")
     walker.open("/overview")
     assert walker.path == "/login"
     walker.check()
     keeper.open(person)
     keeper.press("Delete", confirm=True)
-    assert keeper.path in ("/people", person)
+    keeper.told("deactivated instead", "warn")
+    assert keeper.path == person, "who has logged in stays in the log"
 
 
 @pytest.mark.clicks("/tokens/new", "/tokens/{token_id}/revoke")
@@ -74,7 +79,7 @@ def test_a_token_is_shown_once_and_revoked(keeper: Visit) -> None:
     keeper.open("/tokens")
     assert clear not in page.content()
     keeper.press("Revoke", confirm=True)
-    assert keeper.flash()
+    keeper.told("refused from now on")
 
 
 @pytest.mark.clicks(
@@ -99,22 +104,27 @@ def test_an_admin_keeps_the_own_account(
     visit.fill(current="not my password", new="another four words", again="another four words")
     visit.press("Change password")
     expect(page.locator(".error").first).to_be_visible()
-    visit.press("End", within="main table")
+    another = page.locator("main tr", has_not_text="this one")
+    another.get_by_role("button", name="End the session").first.click()
+    visit.told("The session is over")
     visit.press("End all others", confirm=True)
+    visit.told("All your other sessions are over")
     for other in others:
         other.open("/overview")
         assert other.path == "/login"
     visit.fill(current=PASSWORD, new="another four words", again="another four words")
     visit.press("Change password")
+    visit.told("Your password is changed")
 
     visit.follow("Add key")
     visit.fill(api_key="sk-my-own-1234", monthly_limit="1000000")
     visit.press("Save")
-    expect(page.locator("main")).to_contain_text("1234")
-    visit.follow("Change", within="main table")
-    visit.press("Remove", confirm=True)
+    visit.told("is saved")
+    expect(page.locator("#keys")).to_contain_text("…1234")
+    visit.follow("Change", within="#keys")
+    visit.press("Remove key", confirm=True)
+    visit.told("Your key is removed")
 
-    visit.open("/account")
     visit.press("Set up")
     secret = page.locator("#secret").inner_text()
     codes = page.locator("#codes").inner_text().split()
@@ -124,11 +134,12 @@ def test_an_admin_keeps_the_own_account(
     expect(page.locator(".error").first).to_be_visible()
     visit.fill(otp=_code(secret))
     visit.press("Turn on")
+    visit.told("Your second factor is on")
     visit.press("Log out", within="nav#nav")
     _log_in(visit, email, "another four words")
     assert visit.path == "/login/code"
-    page.locator("input.code").fill(codes[0])
-    visit.press("Log in")
+    visit.fill(code=codes[0])
+    visit.press("Continue")
     assert visit.path == "/overview"
     check(visit, request.node)
 
