@@ -30,14 +30,14 @@ _PAGES: Mapping[str, tuple[str, str]] = {
     "models": ("/providers", "/models/{id}"),
     "features": ("/features", "/features/{id}/edit"),
     "feature-assignments": ("/assignments", "/assignments"),
-    "integrations": ("/integrations", "/integrations/{id}/edit"),
+    "integrations": ("/integrations/{integration_id}/edit", "/integrations/{id}/edit"),
     "admins": ("/people", "/people/{id}"),
     "tokens": ("/tokens", "/tokens"),
     "jobs": ("/jobs", "/jobs/{id}"),
     "queues": ("/queues", "/queues"),
     "alerts": ("/alerts", "/alerts"),
 }
-"""Where a noun is shown, by the page that lists them and its own."""
+"""Where a noun is shown: the page that says who may see it there, and the address."""
 
 _ACTIONS: Sequence[str] = (
     "create",
@@ -157,10 +157,10 @@ def _named(members: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _href(entry: Entry, caller: Principal) -> str:
     """Where the noun is shown; "" where it is not, or is gone."""
-    listed, own = _PAGES.get(entry.noun, ("", ""))
-    if entry.noun_id is None or entry.action == "delete" or not may_see(listed, caller):
+    guarded, address = _PAGES.get(entry.noun, ("", ""))
+    if entry.noun_id is None or entry.action == "delete" or not may_see(guarded, caller):
         return ""
-    return own.replace("{id}", quote(entry.noun_id, safe=""))
+    return address.replace("{id}", quote(entry.noun_id, safe=""))
 
 
 def _utc(text: str) -> str:
