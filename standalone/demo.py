@@ -33,6 +33,7 @@ SIGNS = (
 TEXT, SPEECH = "daily_zodiac_text", "daily_zodiac_tts"
 
 _BEFORE, _AFTER, _BACKUP = "sandbox-text", "sandbox-text-fine", "sandbox-text-backup"
+_AFTERWARDS = 4  # texts that are enqueued after the swap
 _LATENCY_SECONDS = 0.4  # of the sandbox during the swap, so that jobs run while the assignment changes
 _THREADS = 4
 
@@ -121,14 +122,18 @@ def _run(running: Running, api: ApiClient, on_step: Step) -> Findings:
 
 
 def _swap_mid_run(running: Running, api: ApiClient, models: dict[str, str], findings: Findings) -> None:
-    """Enqueue 12 texts, swap the model once a few have started, and see which version each job ran with."""
-    ids = {_enqueue_text(api, sign, date.today()): sign for sign in SIGNS}
+    """Enqueue 12 texts, swap the model once a few have started, and see which version each job ran with.
+
+    The last four are enqueued once the swap was answered: where the machine is slow, all others have started.
+    """
+    ids = {_enqueue_text(api, sign, date.today()): sign for sign in SIGNS[:-_AFTERWARDS]}
     with psycopg.connect(conninfo(running.settings.database(), Role.CLIENT), autocommit=True) as db:
         _wait(lambda: _started(db, list(ids)) >= len(SIGNS) // 3)
         _assign(api, models[_AFTER], models[_BACKUP])
         row = db.execute("SELECT now(), (SELECT version FROM config_state)").fetchone()
         assert row is not None, "a SELECT without FROM has a row"  # noqa: S101
         answered, findings.swap_version = row
+        ids |= {_enqueue_text(api, sign, date.today()): sign for sign in SIGNS[-_AFTERWARDS:]}
         jobs = _finished(api, list(ids))
         claims = db.execute("SELECT id::text, started_at FROM job_history WHERE id = ANY(%s)", [list(ids)])
         claimed: dict[str, datetime] = dict(claims.fetchall())

@@ -37,6 +37,7 @@ BOUNDS = {
         ("p95 of the slowest /usage/stats", 100.0),
         ("p95 of the slowest /usage/attempts", 100.0),
         ("p95 of the slowest /jobs", 100.0),
+        ("p95 of the slowest /catalog", 100.0),
     ],
 }
 _NOTHING_LEFT = """
