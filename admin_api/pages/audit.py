@@ -21,7 +21,7 @@ from admin_api.sessions import Reading
 
 router = APIRouter(route_class=PageRoute)
 
-_ROWS = 15
+_ROWS = 12
 _FEW_LINES, _NARROW = 5, 72
 _MANY_LINES, _WIDE = 2000, 4000
 

@@ -45,8 +45,8 @@ def done(machine: Machine) -> dict[str, str]:
             ("content_moderation", {"text": "What a lovely day."}),
             ("text_embedding", {"text": "stars"}),
             ("code_generation", {"task": "Sort a list."}),
-            ("chat_assistant", {"message": f"<script>alert(1)</script> {ARABIC}"}),
             ("daily_zodiac_text", {"sign": "aries", "language": "ar"}),
+            ("chat_assistant", {"message": f"{ARABIC} {ARABIC} <script>alert(1)</script>"}),
         ]
         jobs = [
             api.call("POST", "/api/v1/jobs", {"feature": feature, "input": value, "user_id": "user-1"})
@@ -54,6 +54,8 @@ def done(machine: Machine) -> dict[str, str]:
         ]
         states = [api.call("GET", f"/api/v1/jobs/{job['id']}?wait=30")["state"] for job in jobs]
         _break(api, sandbox["base_url"])
+        people = api.call("GET", "/api/v1/admins")["items"]
+        acts = api.call("GET", "/api/v1/audit?noun=providers")["items"]
     assert states == ["succeeded"] * 3 + ["failed"] + ["succeeded"] * 2, json.dumps(states)
     return {
         "job_id": jobs[-1]["id"],
@@ -63,11 +65,10 @@ def done(machine: Machine) -> dict[str, str]:
         "sandbox_id": sandbox["id"],
         "model_id": model["id"],
         "integration_id": integration["id"],
-        "assignment_id": assignments["code_generation"]["id"],
         "feature": "daily_zodiac_text",
-        "feature_name": "daily_zodiac_text",
         "name": "daily_zodiac_text",
-        "lane": "batch",
+        "admin_id": people[0]["id"],
+        "entry_id": str(acts[0]["id"]),
     }
 
 
