@@ -11,7 +11,7 @@ else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo up install test test-full check bench chaos screenshots lock clean
+.PHONY: demo up install test test-full test-ui check bench chaos screenshots lock clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/.run
@@ -27,6 +27,10 @@ test: check
 
 test-full: check
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The web UI in a real browser alone. Needs a Chromium.
+test-ui: .venv/.dev
+	@$(BIN)/python -m pytest tests/ui
 
 check: .venv/.dev
 	@$(BIN)/ruff format --check --quiet

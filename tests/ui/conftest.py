@@ -47,6 +47,14 @@ class Installation:
         )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A browser and an installation of its own take minutes: this is a battery of `make test-full`."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.full)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     found = installed()
