@@ -40,9 +40,7 @@ _TWEAKS: dict[str, Tweak] = {
     "category": Tweak(help="Features of one category stand together.", placeholder="chat"),
     "capability": Tweak(help="What a model must be able to do."),
     "description": Tweak(kind=Kind.TEXT, placeholder="A greeting by name."),
-    "max_queued": Tweak(
-        label="Most unfinished jobs", help="Beyond, more are refused. Empty: any number."
-    ),
+    "max_queued": Tweak(label="Most unfinished jobs", help="Beyond, more are refused. Empty: any number."),
     "is_active": Tweak(help="An inactive one refuses new jobs."),
 }
 _PURPOSE = ("category", "description", "capability", "lane", "is_active", "max_queued")
