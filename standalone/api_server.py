@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 
 import uvicorn
@@ -22,8 +23,10 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     end_quietly()
     if not is_loopback(host):
         settings = settings.model_copy(update={"second_factor_postponable": False})
+    app = create_app(settings)
+    gc.freeze()  # what is loaded by now stays: an answer of a thousand rows walked through it several times
     uvicorn.run(
-        create_app(settings),
+        app,
         host=host,
         port=port,
         loop="uvloop",

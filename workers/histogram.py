@@ -34,16 +34,16 @@ def percentile(histogram: Sequence[int], percent: float) -> int | None:
 def percentiles(histogram: Sequence[int], *percents: float) -> list[int | None]:
     """Each of them as of `percentile`."""
     heaps = list(accumulate(histogram))
-    return [_located(histogram, heaps, percent) for percent in percents]
-
-
-def _located(histogram: Sequence[int], heaps: Sequence[int], percent: float) -> int | None:
-    wanted = heaps[-1] * percent / 100 if heaps else 0
-    if not wanted:
-        return None
-    place = bisect_left(heaps, wanted)
-    if place == len(BOUNDS_MS):
-        return BOUNDS_MS[-1]
-    lower, upper = BOUNDS_MS[place - 1] if place else 0, BOUNDS_MS[place]
-    passed = heaps[place] - histogram[place]
-    return round(lower + (upper - lower) * (wanted - passed) / histogram[place])
+    found: list[int | None] = []
+    for percent in percents:
+        wanted = heaps[-1] * percent / 100 if heaps else 0
+        place = bisect_left(heaps, wanted)
+        if not wanted:
+            found.append(None)
+        elif place == len(BOUNDS_MS):
+            found.append(BOUNDS_MS[-1])
+        else:
+            count, lower = histogram[place], BOUNDS_MS[place - 1] if place else 0
+            part = (wanted - heaps[place] + count) / count
+            found.append(round(lower + (BOUNDS_MS[place] - lower) * part))
+    return found

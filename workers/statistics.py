@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
 from psycopg import Connection
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, tuple_row
 
-from workers.histogram import BUCKETS, counts, percentiles
-from workers.rollup import CONSUMED, HISTOGRAM, LONGEST_USER, OBSERVED, OUTCOMES, SUMS
+from workers.histogram import BUCKETS, percentiles
+from workers.rollup import HISTOGRAM, LONGEST_USER, OBSERVED, OUTCOMES, SUMS
 
 Database = Connection[DictRow]
 
@@ -41,8 +40,8 @@ class UsageFilter:
     user_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
+# Tuples: to make a thousand frozen dataclasses with twenty members takes as long as to count what is in them.
+class Latency(NamedTuple):
     """Milliseconds. Percentiles are None without calls, and without histograms: of users by the day."""
 
     avg: int | None
@@ -52,29 +51,18 @@ class Latency:
     max: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Sums of the attempts that have the members of `key` in common.
+class Group(NamedTuple):
+    """Sums of the attempts that have the members of `key` in common, by the names of the rollups' columns.
 
     `calls` reached a provider; `unpriced_calls` of them cost something that nobody knows, and are in no
     `cost_usd`, of which `wasted_usd` is what did not succeed. `failovers` are first calls of a route after
-    another one of the same run failed; of `estimated_calls` the tokens are estimates. `errors`: failed calls
-    by class, None where users are told apart.
+    another one of the same run failed; of `estimated_calls` the tokens are estimates. `succeeded`, `failed`,
+    `superseded` and `lost` are calls by outcome. `errors`: failed calls by class, None where users are told
+    apart.
     """
 
     key: Mapping[str, Any]
-    attempts: int
-    calls: int
-    succeeded: int
-    failed: int
-    superseded: int
-    lost: int
-    consumed: Mapping[str, int | float]
-    cost_usd: Decimal
-    wasted_usd: Decimal
-    unpriced_calls: int
-    failovers: int
-    estimated_calls: int
+    sums: Mapping[str, Any]
     latency: Latency
     errors: Mapping[str, int] | None
 
@@ -122,7 +110,8 @@ def statistics(
     counted_at = state["at"] if state else None
     source, users, is_cut = query.source, None, False
     if query.ranks_users:
-        most = min(limit, _MOST_USERS if query.by == (Dimension.USER,) else _MOST_USERS_TOLD_APART)
+        most = _MOST_USERS_READ if source is _Source.CALLS else _MOST_USERS_TOLD_APART
+        most = min(limit, _MOST_USERS if query.by == (Dimension.USER,) else most)
         users = query.busiest(db, most + 1)
         users, is_cut = users[:most], len(users) > most
     elif Dimension.HOUR in query.by and source in (_Source.HOURS, _Source.OVERALL):
@@ -166,7 +155,8 @@ def _narrowed(filters: UsageFilter) -> bool:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_USERS = 200
-_MOST_USERS_TOLD_APART = 30  # each is some hundreds of rows, far apart from each other
+_MOST_USERS_TOLD_APART = 30
+_MOST_USERS_READ = 20  # out of calls: each is some hundreds of rows, far apart from each other
 _OF_TIME = (Dimension.HOUR, Dimension.DAY, Dimension.WEEK)
 _TIMES: Mapping[_Source, str] = {
     _Source.HOURS: "hour",
@@ -241,10 +231,13 @@ class _Query:
         Not prepared: a plan for any user and any span is a bad one for most.
         """
         statement = self._statement(source, users).encode()
-        rows = db.execute(statement, self._values(source, users), prepare=False).fetchall()
         classed = _Source.HOURS if source is _Source.OVERALL else source
         errors = self._errors(db, classed) if classed in (_Source.HOURS, _Source.DAYS) else None
-        return [_group(row, self.by, errors) for row in rows]
+        by = [name.value for name in self.by]
+        names = [name for name in _SUMS[source] if name not in BUCKETS]
+        with db.cursor(row_factory=tuple_row) as cursor:  # a thousand dicts of sixty members take longer
+            rows = cursor.execute(statement, self._values(source, users), prepare=False)
+            return [_group(row, by, names, errors) for row in rows]
 
     def busiest(self, db: Database, most: int) -> list[str | None]:
         """The users with most calls, by whole weeks and the days around them. This one is whole up to now."""
@@ -281,13 +274,14 @@ class _Query:
         times = [f"by_{name} DESC" for name in self.by if name in _OF_TIME]
         order = ", ".join([*times, "calls DESC", *names])
         observed = OBSERVED if source is _Source.CALLS else "*"
+        once = "OFFSET 0" if source is _Source.CALLS else ""  # or each of the buckets would work it out anew
         nothing = [f"NULL AS {name}" for name in names]
         again = [f"{_again(name)}::{_type(name)} AS {name}" for name in _SUMS[source]]
         return f"""
         WITH grouped AS MATERIALIZED (
             SELECT {", ".join([*names, *sums])} FROM (
                 SELECT {", ".join(["observed.*", *keyed])} FROM (
-                    SELECT {observed} FROM {source} WHERE {self._conditions(source, users)}
+                    SELECT {observed} FROM {source} WHERE {self._conditions(source, users)} {once}
                 ) AS observed
             ) AS keyed {f"GROUP BY {', '.join(names)}" if names else ""}
         ), first AS (
@@ -336,18 +330,20 @@ class _Query:
         keyed = [f"{keys.get(name, name.value)} AS by_{name}" for name in self.by]
         names = [f"by_{name}" for name in self.by]
         query = f"""
-        SELECT {", ".join([*names, "json_object_agg(error_class, calls) AS classes"])} FROM (
+        SELECT {", ".join([*names, "json_object_agg(error_class, calls)::text"])} FROM (
             SELECT {", ".join([*keyed, "coalesce(error_class, 'unknown') AS error_class"])},
                 sum(calls)::bigint AS calls
             FROM {source} WHERE {self._conditions(source, None)} AND outcome = 'failed' AND calls > 0
             GROUP BY {", ".join([*names, "coalesce(error_class, 'unknown')"])}
         ) AS classed {f"GROUP BY {', '.join(names)}" if names else "HAVING count(*) > 0"}"""
         found: dict[tuple[Any, ...], dict[str, int]] = {}
-        everything: Counter[str] = Counter()
-        for row in db.execute(query.encode(), self._values(source, None), prepare=False):
-            found[tuple(row[name] for name in names)] = row["classes"]
-            everything.update(row["classes"])
-        return {**found, (): dict(everything)}
+        everything: dict[str, int] = {}
+        with db.cursor(row_factory=tuple_row) as cursor:
+            for *key, classes in cursor.execute(query.encode(), self._values(source, None), prepare=False):
+                found[tuple(key)] = counted = orjson.loads(classes)
+                for error_class, calls in counted.items():
+                    everything[error_class] = everything.get(error_class, 0) + calls
+        return {**found, (): everything}
 
 
 # By one process: on a small machine a second one takes from the jobs what it gives, and is often late.
@@ -369,33 +365,26 @@ GROUP BY user_id ORDER BY sum(calls) DESC, user_id LIMIT %(most)s"""
 
 
 def _group(
-    row: DictRow, by: Sequence[Dimension], errors: Mapping[tuple[Any, ...], dict[str, int]] | None
+    row: Sequence[Any],
+    by: Sequence[str],
+    names: Sequence[str],
+    errors: Mapping[tuple[Any, ...], dict[str, int]] | None,
 ) -> Group:
-    key = {} if row["is_total"] else {name.value: row[f"by_{name}"] for name in by}
-    return Group(
-        key=key,
-        attempts=row["attempts"],
-        calls=row["calls"],
-        **{name: row[name] for name in OUTCOMES},
-        consumed={name: row[name] for name in CONSUMED},
-        cost_usd=row["cost_usd"],
-        wasted_usd=row["wasted_usd"],
-        unpriced_calls=row["unpriced_calls"],
-        failovers=row["failovers"],
-        estimated_calls=row["estimated_calls"],
-        latency=_latency(row),
-        errors=None if errors is None else errors.get(tuple(key.values()), {}),
+    """A row of a statement: its key, its sums, its histogram, if it has one, and whether it is the total."""
+    first, last = len(by), len(by) + len(names)
+    key = {} if row[-1] else dict(zip(by, row, strict=False))
+    sums = dict(zip(names, row[first:last], strict=True))
+    timed, in_all = sums["calls"] - sums["lost"], sums.pop("latency_ms_sum")
+    longest = sums.pop("latency_ms_max")
+    latency = _latency(row[last:-1], longest, round(in_all / timed)) if timed else _UNKNOWN
+    return Group(key, sums, latency, None if errors is None else errors.get(tuple(key.values()), {}))
+
+
+def _latency(histogram: Sequence[int], longest: int, average: int) -> Latency:
+    p50, p95, p99 = (
+        None if found is None else min(found, longest) for found in percentiles(histogram, 50, 95, 99)
     )
+    return Latency(average, p50, p95, p99, longest)
 
 
-def _latency(row: DictRow) -> Latency:
-    timed = row["calls"] - row["lost"]
-    average = round(row["latency_ms_sum"] / timed) if timed else None
-    histogram = counts(row) if BUCKETS[0] in row else []
-    p50, p95, p99 = percentiles(histogram, 50, 95, 99)
-    longest = row["latency_ms_max"] if timed else None
-    return Latency(average, _at_most(p50, longest), _at_most(p95, longest), _at_most(p99, longest), longest)
-
-
-def _at_most(value: int | None, most: int | None) -> int | None:
-    return value if value is None or most is None else min(value, most)
+_UNKNOWN = Latency(None, None, None, None, None)
