@@ -28,6 +28,14 @@ class Sandbox:
     def anthropic(self) -> str:
         return f"{self.url}/anthropic"
 
+    @property
+    def gemini(self) -> str:
+        return f"{self.url}/gemini"
+
+    @property
+    def elevenlabs(self) -> str:
+        return f"{self.url}/elevenlabs"
+
     def fault(self, mode: str, *, protocol: str = "*", **fields: Any) -> None:
         """Have calls fail, or wait, until `reset`."""
         self._client.call("POST", "/_sandbox/faults", {"protocol": protocol, "mode": mode, **fields})

@@ -4,8 +4,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from standalone.sandbox.forms import read_form
+from standalone.sandbox.protocols.openai_audio import transcription
 from standalone.sandbox.protocols.openai_chat import chat_completion
+from standalone.sandbox.protocols.openai_images import image_generation
 from standalone.sandbox.protocols.openai_media import embeddings, moderation, speech
+from standalone.sandbox.protocols.openai_responses import create_response
 from standalone.sandbox.values import Answer, Call, Refusal, fresh_id, json_answer
 
 _NO_KEY = (
@@ -82,6 +86,9 @@ _MODEL_IDS = (
         "omni-moderation-latest",
         "gpt-4o-mini-tts",
         "tts-1",
+        "gpt-transcribe",
+        "whisper-1",
+        "gpt-image-2",
     ),
 )
 
@@ -91,7 +98,10 @@ _ROUTES: Mapping[str, _Route] = {
     "/v1/embeddings": embeddings,
     "/v1/moderations": moderation,
     "/v1/audio/speech": speech,
+    "/v1/images/generations": image_generation,
+    "/v1/responses": create_response,
 }
+_UPLOADS: Mapping[str, Callable[[Call], Awaitable[Answer]]] = {"/v1/audio/transcriptions": transcription}
 
 
 class OpenAI:
@@ -99,6 +109,9 @@ class OpenAI:
         return call.bearer()
 
     def model(self, call: Call) -> str | None:
+        if call.path in _UPLOADS:
+            form = read_form(call)
+            return form.fields.get("model") if form else None
         return call.model
 
     async def answer(self, call: Call) -> Answer:
@@ -115,6 +128,9 @@ class OpenAI:
         )
 
     async def _route(self, call: Call) -> Answer:
+        upload = _UPLOADS.get(call.path)
+        if upload is not None and call.method == "POST":
+            return await upload(call)
         route = _ROUTES.get(call.path)
         if route is not None and call.method == "POST":
             if not isinstance(call.document, dict):
@@ -124,7 +140,7 @@ class OpenAI:
             return json_answer({"object": "list", "data": [_model(name) for name in _MODEL_IDS]})
         if call.method == "GET" and call.path.startswith("/v1/models/"):
             return json_answer(_model(call.path.removeprefix("/v1/models/")))
-        if route is not None or call.path == "/v1/models":
+        if route is not None or upload is not None or call.path == "/v1/models":
             message = f"Not allowed to {call.method} on {call.path}."
             raise Refusal(405, message, "invalid_request_error", code="method_not_supported")
         raise Refusal(404, f"Invalid URL ({call.method} {call.path})", "invalid_request_error")

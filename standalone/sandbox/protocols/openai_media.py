@@ -11,6 +11,7 @@ from standalone.sandbox.embeddings import embed
 from standalone.sandbox.moderation import CATEGORIES, judge
 from standalone.sandbox.protocols import openai_fields as fields
 from standalone.sandbox.speech import SpeechUnavailable, as_pcm, as_wav, speak
+from standalone.sandbox.speech.transcript import with_text
 from standalone.sandbox.speech.voices import VOICES, Voice, custom_voice
 from standalone.sandbox.tokens import count_tokens
 from standalone.sandbox.values import Answer, Call, Refusal, fresh_id, json_answer
@@ -141,7 +142,8 @@ async def speech(_: Call, body: fields.Body) -> Answer:
         recording = await asyncio.to_thread(speak, text, voice, speed)
         if wanted == "pcm":
             return Answer(200, b"audio/pcm", (await asyncio.to_thread(as_pcm, recording),))
-        return Answer(200, b"audio/wav", (await asyncio.to_thread(as_wav, recording),))
+        spoken = with_text(await asyncio.to_thread(as_wav, recording), text)
+        return Answer(200, b"audio/wav", (spoken,))
     except SpeechUnavailable as error:
         raise Refusal(500, str(error), "server_error") from error
 

@@ -18,6 +18,14 @@ class Recording:
     samples: "array[int]"
     rate: int
 
+    @classmethod
+    def of(cls, pcm: bytes, rate: int) -> "Recording":
+        """Raw little-endian samples as a recording."""
+        samples = array("h", pcm)
+        if sys.byteorder == "big":
+            samples.byteswap()
+        return cls(samples, rate)
+
 
 def as_wav(recording: Recording) -> bytes:
     """A RIFF WAVE file at the recording's own rate."""
