@@ -84,7 +84,7 @@ class Result(BaseModel):
     """What a job made; what its capability does not make is null."""
 
     text: str | None = None
-    data: dict[str, Any] | None = None
+    data: Annotated[Any, Field(description="A JSON value: the answer's, or what there is beside it.")] = None
     artifact_url: str | None = None
     media_type: str | None = None
     flagged: bool | None = None

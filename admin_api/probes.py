@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from admin_api.refusals import NotFound
 from admin_api.services import Services
 from routing.errors import RoutingError, ServerError
-from routing.providers import classify, probe
+from routing.providers import classify, probe, second_probe
 from routing.providers.wire import HttpResponse, scrubbed
 from routing.transport import Transport
 from routing.values import Provider
@@ -23,6 +23,7 @@ from store.vault import Sealed
 
 _TIMEOUT_SECONDS = 15.0
 _MODELS_SHOWN = 20
+_REFUSED = (401, 403)
 
 
 class Verdict(BaseModel):
@@ -41,8 +42,7 @@ def probed(transport: Transport, provider: Provider, key: str | None) -> Verdict
     started = time.monotonic()
     response: HttpResponse | None = None
     try:
-        sent = transport.send(probe(provider, key), timeout=_TIMEOUT_SECONDS, provider=provider)
-        response = scrubbed(sent, key)
+        response = _answer(transport, provider, key)
         if response.status >= 400:
             raise classify(provider, response)
         models = _models(response)
@@ -61,6 +61,17 @@ def probed(transport: Transport, provider: Provider, key: str | None) -> Verdict
         message="The provider answered." if models else "The provider answered, but lists no models.",
         models=models[:_MODELS_SHOWN],
     )
+
+
+def _answer(transport: Transport, provider: Provider, key: str | None) -> HttpResponse:
+    """What the provider answers; where it refuses the key, to a question for which less of one suffices."""
+    until = time.monotonic() + _TIMEOUT_SECONDS
+    first = transport.send(probe(provider, key), timeout=_TIMEOUT_SECONDS, provider=provider)
+    second = second_probe(provider, key) if first.status in _REFUSED else None
+    if second is None:
+        return scrubbed(first, key)
+    left = max(0.001, until - time.monotonic())
+    return scrubbed(transport.send(second, timeout=left, provider=provider), key)
 
 
 _STORED = """
@@ -101,7 +112,8 @@ def _since(started: float) -> int:
 
 
 def _models(response: HttpResponse) -> list[str]:
-    """Ids of a model list: `{"data": [{"id": ...}]}`, or a bare list where a vendor answers one.
+    """Ids of a model list: `{"data": [{"id": ...}]}`, Google's `{"models": [{"name": ...}]}`, or a bare list
+    where a vendor answers one.
 
     Raises ServerError for what is no JSON: then base_url leads to some web page.
     """
@@ -112,7 +124,14 @@ def _models(response: HttpResponse) -> list[str]:
             "The address answered, but not with JSON. Check base_url: see the vendor's own client.",
             status=response.status,
         ) from None
-    entries = document.get("data") if isinstance(document, dict) else document
+    entries = document.get("data", document.get("models")) if isinstance(document, dict) else document
     if not isinstance(entries, list):
         return []
-    return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    ids = (_model_id(entry) for entry in entries if isinstance(entry, dict))
+    return [model_id for model_id in ids if model_id is not None]
+
+
+def _model_id(entry: dict[str, Any]) -> str | None:
+    named = (entry.get(name) for name in ("id", "model_id", "name"))
+    found = next((name for name in named if isinstance(name, str)), None)
+    return None if found is None else found.removeprefix("models/")

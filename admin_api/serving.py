@@ -118,4 +118,5 @@ def _model(row: AIModel) -> values.Model:
         sort_order=row.sort_order,
         is_default=row.is_default,
         retires_at=row.retires_at,
+        api_style=row.api_style,
     )

@@ -13,6 +13,7 @@
     │   ├── Overloaded                 overloaded      trips the breaker
     │   ├── ServerError                server_error    trips the breaker
     │   │   └── EmptyReply             server_error, but the provider is well: the model said nothing
+    │   ├── OutputRejected             output_schema   the answer does not fit the feature's output_schema
     │   ├── TimedOut                   timeout         trips the breaker
     │   │   └── PoolTimedOut           timeout, but of our own making
     │   └── ConnectionFailed           connection      trips the breaker
@@ -22,6 +23,7 @@
     ├── LimitSpent                     budget          the caller's own key has used up its month
     ├── UnknownFeature                 input           no feature has this name
     ├── InputRejected                  input           the job's input does not fit its feature
+    ├── InputUnavailable               input           what it points to cannot be fetched now
     ├── DeadlinePassed                 deadline        the job ran out of time
     └── LeaseLost                      cancelled       another worker owns the job now: stop
 
@@ -174,6 +176,30 @@ class EmptyReply(ServerError):
     trips_breaker = False
 
 
+class OutputRejected(ProviderError):
+    """The answer does not fit the feature's output_schema.
+
+    `text` is the answer, `problem` what is wrong with it, `was_cut`: it ended at the token limit.
+    """
+
+    error_class = "output_schema"
+    tries_backup = True
+
+    def __init__(
+        self, problem: str, *, text: str, was_cut: bool, usage: Usage, request_id: str | None
+    ) -> None:
+        cut = " The answer was cut off at its token limit: raise max_tokens." if was_cut else ""
+        super().__init__(
+            f"The answer does not fit the feature's output_schema: {problem}{cut}",
+            status=200,
+            usage=usage,
+            request_id=request_id,
+        )
+        self.text = text
+        self.problem = problem
+        self.was_cut = was_cut
+
+
 class TimedOut(ProviderError):
     error_class = "timeout"
     trips_breaker = True
@@ -235,6 +261,13 @@ class InputRejected(RoutingError):
     def __init__(self, message: str, *, field: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class InputUnavailable(RoutingError):
+    """What the job's input points to cannot be fetched now; later it may."""
+
+    error_class = "input"
+    retryable = True
 
 
 class DeadlinePassed(RoutingError):

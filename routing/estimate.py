@@ -13,6 +13,7 @@ from routing.values import Call
 _ASCII_PER_TOKEN = 4.0
 _LETTERS_PER_TOKEN = 3.5  # Cyrillic, Greek, Arabic, ...
 _CJK_PER_TOKEN = 1.2
+_PICTURE = 260
 _FRAME = 4  # what a chat format adds around each message
 
 _CJK = (
@@ -39,7 +40,8 @@ def tokens(text: str) -> int:
 def prompt_tokens(call: Call) -> int:
     """Estimated input tokens of a call, with the frame around each message."""
     messages = [call.system or "", *(turn.content for turn in call.history), *(call.texts or (call.user,))]
-    return sum(tokens(message) + _FRAME for message in messages if message)
+    pictures = len(call.images) * _PICTURE
+    return pictures + sum(tokens(message) + _FRAME for message in messages if message)
 
 
 def _is_cjk(code: int) -> bool:

@@ -1,7 +1,9 @@
 """The loop: a plan's routes, tried in order until one answers.
 
+    gather what the input points to, once
     for each route:  compose ─▶ try ─▶ reply ······························▶ Outcome(reply)
-                                 │▲ └▶ parameter refused: the same call without it, at once
+                                 │▲ ├▶ parameter refused: the same call without it, at once
+                                 ││ └▶ answer unfit for the output_schema: shown to the model, once
                                  ││
                                  │└── wait ≤ 2 s, if the assignment, the deadline and the retry budget allow
                                  └─▶ error: next route if it `tries_backup`, else the end ─▶ Outcome(error)
@@ -21,7 +23,7 @@ from decimal import Decimal
 from functools import lru_cache
 from uuid import UUID, uuid5
 
-from routing import pricing, prompts
+from routing import attachments, outputs, pricing, prompts
 from routing.breaker import OPEN, Breakers
 from routing.errors import (
     CircuitOpen,
@@ -30,6 +32,7 @@ from routing.errors import (
     LeaseLost,
     LimitSpent,
     NoAccess,
+    OutputRejected,
     ProviderError,
     RoutingError,
     UnsupportedParameter,
@@ -40,9 +43,11 @@ from routing.providers.wire import Codec, HttpResponse, scrubbed
 from routing.retry_budget import RetryBudget
 from routing.transport import Transport
 from routing.values import (
+    Attachments,
     Attempt,
     AttemptOutcome,
     Call,
+    Capability,
     Outcome,
     Plan,
     Provider,
@@ -77,6 +82,7 @@ class _Run:
     tools: _Tools
     attempts: list[Attempt] = field(default_factory=list)
     errors: list[RoutingError] = field(default_factory=list)
+    attached: Attachments = field(default_factory=Attachments)
 
     def seconds_left(self) -> float | None:
         """Until the job's deadline; None = it has none."""
@@ -102,6 +108,12 @@ def execute(
     run = _Run(plan, request, _Tools(transport, breakers, vault, budget, still_ours))
     if not plan.routes:
         return _failed(run, _no_route(plan))
+    try:
+        left = run.seconds_left()
+        run.attached = attachments.gather(plan.feature, request.input, transport, seconds=left)
+    except RoutingError as error:
+        run.errors.append(error)
+        return _failed(run, _telling(run))
     for route in plan.routes:
         result = _serve(run, route)
         if isinstance(result, Reply):
@@ -120,6 +132,7 @@ def _serve(run: _Run, route: Route) -> Reply | RoutingError:
         _record_refusal(run, route, error)
         return error
     retries = dropped = 0
+    is_repair = False
     while True:
         stop = _stopped(run)
         if stop is not None:
@@ -134,6 +147,9 @@ def _serve(run: _Run, route: Route) -> Reply | RoutingError:
         ):
             call = _refusals.applied(call)
             dropped += 1
+            continue
+        if isinstance(result, OutputRejected) and not is_repair and not result.was_cut:
+            call, is_repair = outputs.repaired(call, result), True
             continue
         wait = _wait_before_retry(run, route, result, retries)
         if wait is None:
@@ -177,8 +193,14 @@ _circuit = lru_cache(maxsize=1024)(uuid5)
 
 
 def _called(run: _Run, call: Call, timeout: float) -> Reply:
+    until = time.monotonic() + timeout
     speaker = codec(call.route, call.capability)
-    return speaker.decode(_answer(run.tools, speaker, call, timeout), call)
+    reply = speaker.decode(_answer(run.tools, speaker, call, timeout), call)
+    if reply.artifact_url is not None:
+        left = until - time.monotonic()
+        reply = attachments.downloaded(reply, call.route.provider, run.tools.transport, seconds=left)
+    schema = prompts.output_schema(run.plan.feature)
+    return reply if schema is None else outputs.checked(reply, schema)
 
 
 def _answer(tools: _Tools, speaker: Codec, call: Call, timeout: float) -> HttpResponse:
@@ -209,8 +231,8 @@ def _unsealed(vault: Vault, route: Route) -> str | None:
 
 def _composed(run: _Run, route: Route) -> Call:
     """The call for this route. Raises also where its protocol cannot serve the feature at all."""
-    codec(route, run.plan.feature.capability)
-    call = prompts.compose(run.plan.feature, run.plan.assignment, route, run.request)
+    codec(route, Capability.VISION if run.attached.images else run.plan.feature.capability)
+    call = prompts.compose(run.plan.feature, run.plan.assignment, route, run.request, run.attached)
     return _refusals.applied(call)
 
 

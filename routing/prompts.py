@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from routing.errors import InputRejected
+from routing.media import AUDIO_INPUTS, IMAGE_INPUTS
+from routing.schemas import is_strict
 from routing.templates import check, render
-from routing.values import Assignment, Call, Capability, Feature, Prompt, Request, Route, Turn
+from routing.values import Assignment, Attachments, Call, Capability, Feature, Prompt, Request, Route, Turn
 
-__all__ = ["check", "compose", "default_user", "render", "system_text", "user_text"]
+__all__ = ["check", "compose", "default_user", "output_schema", "render", "system_text", "user_text"]
 
 _WHOLE_INPUT = "{{ input | tojson }}"
 _DEFAULT_USER = {
@@ -18,33 +20,60 @@ _DEFAULT_USER = {
     Capability.VISION: "{{ text | default('') }}",  # the picture may speak for itself
     Capability.TRANSCRIPTION: "{{ text | default('') }}",
 }
+_ATTACHED = {*IMAGE_INPUTS, *AUDIO_INPUTS}
+_NOTHING_ATTACHED = Attachments()
+_WITH_SCHEMA = {Capability.TEXT, Capability.VISION}
 _NEEDS_TEXT = {Capability.SPEECH, Capability.MODERATION, Capability.EMBEDDING, Capability.IMAGE}
 
 
-def compose(feature: Feature, assignment: Assignment, route: Route, request: Request) -> Call:
+def compose(
+    feature: Feature,
+    assignment: Assignment,
+    route: Route,
+    request: Request,
+    attached: Attachments = _NOTHING_ATTACHED,
+) -> Call:
     """What to send along `route` for `request`.
 
     Templates see every member of the input by name, the properties its schema names but the job left out as
-    None, and the whole as `input`. Raises ConfigurationError for a prompt that cannot be rendered and
-    InputRejected for an input that no call can be made of.
+    None, and the whole as `input`; the text of an attached page as `text`, and of pictures and recordings
+    nothing. Raises ConfigurationError for a prompt that cannot be rendered and InputRejected for an input
+    that no call can be made of.
     """
-    texts = _texts(request.input) if feature.capability is Capability.EMBEDDING else ()
-    system = system_text(feature, assignment.prompt, request.input)
-    user = "" if texts else user_text(feature, assignment.prompt, request.input)
+    values = _readable(request.input, attached)
+    texts = _texts(values) if feature.capability is Capability.EMBEDDING else ()
+    system = system_text(feature, assignment.prompt, values)
+    user = "" if texts else user_text(feature, assignment.prompt, values)
     if feature.capability in _NEEDS_TEXT and not texts and not user.strip():
         raise InputRejected(f"There is nothing to send: the {feature.capability} text is empty.", field="")
-    parameters = _parameters(assignment, route)
+    parameters = _parameters(feature, assignment, route, values)
     return Call(
-        capability=feature.capability,
+        capability=Capability.VISION if attached.images else feature.capability,
         route=route,
         system=system,
         user=user,
-        history=_history(request.input),
+        history=_history(values),
         texts=texts,
-        voice=_voice(feature, request.input, parameters),
+        voice=_voice(feature, values, parameters),
         parameters=parameters,
         end_user=_pseudonym(request.user_id),
+        images=attached.images,
+        audio=attached.audio,
     )
+
+
+def output_schema(feature: Feature) -> Mapping[str, Any] | None:
+    """What the feature's answers must fit; None where they are no text, or any will do."""
+    return feature.output_schema if feature.capability in _WITH_SCHEMA else None
+
+
+def _readable(values: Mapping[str, Any], attached: Attachments) -> Mapping[str, Any]:
+    """The input as prompts see it."""
+    if attached.page is not None:
+        values = {**values, "text": attached.page}
+    if values.keys() & _ATTACHED:
+        values = {name: value for name, value in values.items() if name not in _ATTACHED}
+    return values
 
 
 def system_text(feature: Feature, prompt: Prompt | None, values: Mapping[str, Any]) -> str | None:
@@ -74,12 +103,29 @@ def default_user(feature: Feature, values: Mapping[str, Any]) -> str:
     return _DEFAULT_USER.get(feature.capability, "{{ text }}")
 
 
-def _parameters(assignment: Assignment, route: Route) -> dict[str, Any]:
-    """Model defaults under the assignment's; None unsets one, and what the model is known to refuse goes."""
+def _parameters(
+    feature: Feature, assignment: Assignment, route: Route, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Model defaults under the assignment's; None unsets one, and what the model is known to refuse goes.
+
+    What the feature's output_schema asks for stands below both, the size that a job wants for its picture
+    above them.
+    """
     refused = route.model.constraints.get("unsupported_params")
     unsupported = set(refused) if isinstance(refused, list | tuple) else set()
-    merged = {**route.model.default_parameters, **assignment.parameters}
+    merged = {**_expected(feature), **route.model.default_parameters, **assignment.parameters}
+    if feature.capability is Capability.IMAGE and values.get("size"):
+        merged["size"] = values["size"]
     return {name: value for name, value in merged.items() if value is not None and name not in unsupported}
+
+
+def _expected(feature: Feature) -> dict[str, Any]:
+    """The parameter that has a model answer by the feature's schema, in the form most protocols know."""
+    schema = output_schema(feature)
+    if schema is None:
+        return {}
+    described = {"name": feature.name[:64], "schema": schema, "strict": is_strict(schema)}
+    return {"response_format": {"type": "json_schema", "json_schema": described}}
 
 
 def _voice(feature: Feature, values: Mapping[str, Any], parameters: dict[str, Any]) -> str | None:

@@ -8,10 +8,12 @@ from uuid import UUID
 
 from routing.access import Access, access
 from routing.errors import ConfigurationError, LimitSpent, NoAccess, RoutingError, UnknownFeature
+from routing.media import IMAGE_INPUTS
 from routing.snapshot import Snapshot
 from routing.values import (
     Assignment,
     Caller,
+    Capability,
     Feature,
     Model,
     PassedOver,
@@ -36,12 +38,13 @@ def resolve(snapshot: Snapshot, request: Request, *, now: datetime) -> Plan:
     assignment = _assignment(snapshot, feature)
     routes: list[Route] = []
     passed_over: list[PassedOver] = []
-    for model_id in _candidates(snapshot, feature, assignment, now):
+    needed = _needed(feature, request)
+    for model_id in _candidates(snapshot, needed, assignment, now):
         model = snapshot.models[model_id]
         provider = snapshot.providers[model.provider_id]
         own = snapshot.personal_key(request.caller, provider.id)
         granted = _granted(request.caller, model, provider, own)
-        obstacle = _obstacle(feature, model, provider, granted, own, now)
+        obstacle = _obstacle(feature, needed, model, provider, granted, own, now)
         if obstacle is None:
             key = own if granted is Access.AVAILABLE_PERSONAL else None
             routes.append(Route(provider, model, snapshot.price(model_id, now), key))
@@ -67,8 +70,15 @@ def _assignment(snapshot: Snapshot, feature: Feature) -> Assignment:
     return assignment
 
 
+def _needed(feature: Feature, request: Request) -> Capability:
+    """What a model must be able to do: a picture among a text feature's input wants one that sees."""
+    if feature.capability is Capability.TEXT and any(request.input.get(name) for name in IMAGE_INPUTS):
+        return Capability.VISION
+    return feature.capability
+
+
 def _candidates(
-    snapshot: Snapshot, feature: Feature, assignment: Assignment, now: datetime
+    snapshot: Snapshot, needed: Capability, assignment: Assignment, now: datetime
 ) -> Iterator[UUID]:
     """The targets in their order, then, as a last resort, every other usable model, defaults first."""
     yield from assignment.targets
@@ -79,7 +89,7 @@ def _candidates(
             if model.id not in assignment.targets
             and model.is_active
             and not model.is_retired(now)
-            and feature.capability in model.capabilities
+            and needed in model.capabilities
             and snapshot.providers[model.provider_id].is_active
         )
         yield from (model.id for model in sorted(others, key=_preference))
@@ -101,6 +111,7 @@ def _granted(caller: Caller, model: Model, provider: Provider, own: PersonalKey 
 
 def _obstacle(
     feature: Feature,
+    needed: Capability,
     model: Model,
     provider: Provider,
     granted: Access,
@@ -122,10 +133,11 @@ def _obstacle(
             f"Model {model.model_id!r} of provider {provider.slug!r} was retired after {model.retires_at} "
             "(its retires_at). Assign its successor, or correct the date."
         )
-    if feature.capability not in model.capabilities:
+    if needed not in model.capabilities:
+        why = "" if needed is feature.capability else " for a picture"
         return ConfigurationError(
             f"Model {model.model_id!r} of provider {provider.slug!r} lacks the capability "
-            f"{feature.capability!s} that feature {feature.name!r} needs. Add it to the model's "
+            f"{needed!s} that feature {feature.name!r} needs{why}. Add it to the model's "
             "capabilities, or assign another model."
         )
     if granted is Access.NO_ACCESS:

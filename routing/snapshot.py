@@ -181,11 +181,12 @@ def _limited(snapshot: Snapshot) -> Iterable[PersonalKey]:
     return (key for key in snapshot.personal_keys.values() if key.monthly_limit is not None)
 
 
-_FEATURES = "SELECT id, name, capability, lane, input_schema, is_active, max_queued FROM features"
+_FEATURES = """
+SELECT id, name, capability, lane, input_schema, output_schema, is_active, max_queued FROM features"""
 
 _MODELS = """
 SELECT id, provider_id, model_id, capabilities, context_window, max_output_tokens, default_parameters,
-       constraints, is_active, sort_order, is_default, retires_at
+       constraints, is_active, sort_order, is_default, retires_at, api_style
 FROM ai_models"""
 
 _PROVIDERS = """
@@ -203,7 +204,7 @@ FROM feature_ai_assignments a LEFT JOIN prompt_templates p ON p.id = a.prompt_te
 
 _PRICES = """
 SELECT model_id, valid_from, price_unit, input_price_per_1k, output_price_per_1k, cached_input_price_per_1k,
-       cache_write_price_per_1k
+       cache_write_price_per_1k, batch_input_price_per_1k, batch_output_price_per_1k
 FROM model_prices"""
 
 _PERSONAL_KEYS = """
@@ -236,6 +237,7 @@ def _feature(row: Mapping[str, Any]) -> Feature:
         input_schema=row["input_schema"],
         is_active=row["is_active"],
         max_queued=row["max_queued"],
+        output_schema=row["output_schema"],
     )
 
 
@@ -273,6 +275,8 @@ def _prices(rows: Any) -> dict[UUID, list[Price]]:
                 output_per_1k=row["output_price_per_1k"],
                 cached_input_per_1k=row["cached_input_price_per_1k"],
                 cache_write_per_1k=row["cache_write_price_per_1k"],
+                batch_input_per_1k=row["batch_input_price_per_1k"],
+                batch_output_per_1k=row["batch_output_price_per_1k"],
             )
         )
     return dict(prices)

@@ -63,12 +63,14 @@ class Peer:
         field: where its address stands, such as `base_url`.
         allow_private: whether it may be at a loopback or private address.
         verify_tls: whether its certificate must be valid.
+        max_body: bytes its answer may have, where that is less than the transport allows.
     """
 
     name: str
     field: str
     allow_private: bool
     verify_tls: bool = True
+    max_body: int = MAX_BODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,13 @@ class Transport:
     Args:
         max_body: bytes an answer may have, after decompression.
         lookup: finds a host's addresses, (host, port) to texts; by default the system's resolver.
+        private_inputs: whether what jobs' inputs point to may lie at a loopback or private address.
     """
 
-    def __init__(self, *, max_body: int = MAX_BODY, lookup: Lookup | None = None) -> None:
+    def __init__(
+        self, *, max_body: int = MAX_BODY, lookup: Lookup | None = None, private_inputs: bool = False
+    ) -> None:
+        self.private_inputs = private_inputs
         self._max_body = max_body
         self._resolver = Resolver(lookup)
         self._local = threading.local()
@@ -162,7 +168,7 @@ class Transport:
             headers = _headers(response)
             if 300 <= response.status_code < 400:
                 raise ConfigurationError(_redirected(response, peer))
-            body = b"".join(_body(response, self._max_body))
+            body = b"".join(_body(response, min(self._max_body, peer.max_body)))
         finally:
             response.close()
         return HttpResponse(response.status_code, headers, body)

@@ -105,7 +105,8 @@ class PersonalKey:
 @dataclass(frozen=True, slots=True)
 class Model:
     """One row of `ai_models`. `model_id` is the vendor's name for it; `retires_at` the last day (UTC) on
-    which it is called; `is_default` puts it before others where any model will do."""
+    which it is called; `is_default` puts it before others where any model will do; `api_style` which of a
+    protocol's ways to say the same it is spoken to in."""
 
     id: UUID
     provider_id: UUID
@@ -119,6 +120,7 @@ class Model:
     sort_order: int
     is_default: bool = False
     retires_at: date | None = None
+    api_style: str = "chat"
 
     def is_retired(self, now: datetime) -> bool:
         """Whether its last day is over."""
@@ -135,6 +137,8 @@ class Price:
     output_per_1k: Decimal | None
     cached_input_per_1k: Decimal | None = None
     cache_write_per_1k: Decimal | None = None
+    batch_input_per_1k: Decimal | None = None
+    batch_output_per_1k: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One row of `features`. `max_queued`: how many unfinished jobs it may have, None = any number."""
+    """One row of `features`. `max_queued`: how many unfinished jobs it may have, None = any number.
+
+    `output_schema`: the JSON Schema that its answers fit, None = any text will do.
+    """
 
     id: UUID
     name: str
@@ -158,6 +165,7 @@ class Feature:
     input_schema: Mapping[str, Any]
     is_active: bool
     max_queued: int | None = None
+    output_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +255,29 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """A picture or a recording, and what it is, such as `image/png`."""
+
+    body: bytes = field(repr=False)
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """What a job's input holds or points to besides its texts: pictures, a recording, a page's text."""
+
+    images: tuple[Media, ...] = ()
+    audio: Media | None = None
+    page: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One provider call, ready to be encoded.
 
-    `system` and `user` are rendered; for capabilities other than text `user` is what is spoken, judged or
-    embedded (`texts` where there are several). `parameters` are the model's defaults under the assignment's.
+    `system` and `user` are rendered; for capabilities other than text `user` is what is spoken, judged,
+    embedded (`texts` where there are several) or drawn. `images` are looked at with it, `audio` is what is
+    transcribed. `parameters` are the model's defaults under the assignment's.
     """
 
     capability: Capability
@@ -263,6 +289,8 @@ class Call:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     voice: str | None = None
     end_user: str | None = None
+    images: tuple[Media, ...] = ()
+    audio: Media | None = None
 
 
 # --- the answer ---------------------------------------------------------------------------------------
@@ -271,7 +299,10 @@ class Call:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What a call consumed, in one convention for all protocols: `input_tokens` include cached ones,
-    `output_tokens` include reasoning. None = the provider did not say; `estimated` = we filled in."""
+    `output_tokens` include reasoning. None = the provider did not say; `estimated` = we filled in.
+
+    `batch_rate`: it was served at the price of a batch. `cost_usd`: what the provider says it took for it.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -283,16 +314,24 @@ class Usage:
     images: int | None = None
     estimated: bool = False
     raw: Mapping[str, Any] | None = None
+    batch_rate: bool = False
+    cost_usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A provider's answer, normalised. `audio` goes to the artifact store, never into the database."""
+    """A provider's answer, normalised.
+
+    `artifact`, a recording or a picture, goes to the artifact store, never into the database. Where a
+    provider only says where it lies, `artifact_url` does, and it is still to be fetched. `data` is a JSON
+    value: what the text says where it is one, or what there is to tell beside it.
+    """
 
     usage: Usage
     text: str | None = None
-    data: Mapping[str, Any] | None = None
-    audio: bytes | None = field(default=None, repr=False)
+    data: Any = None
+    artifact: bytes | None = field(default=None, repr=False)
+    artifact_url: str | None = None
     media_type: str | None = None
     flagged: bool | None = None
     embeddings: tuple[tuple[float, ...], ...] = ()

@@ -37,7 +37,8 @@ class Settings(BaseSettings):
         default=None, description="Keyring file; by default `<home>/master.keys`."
     )
     artifacts: str | None = Field(
-        default=None, description="Folder or `s3://bucket/prefix` for audio; by default `<home>/artifacts`."
+        default=None,
+        description="Folder or `s3://bucket/prefix` for audio and pictures; by default `<home>/artifacts`.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -55,6 +56,10 @@ class Settings(BaseSettings):
     doorbell_window: int = Field(default=2000, gt=0, description="Doorbells kept in Redis per lane.")
     grace_seconds: float = Field(
         default=25, ge=0, description="How long a stopping worker finishes its jobs."
+    )
+    private_inputs: bool = Field(
+        default=False,
+        description="Whether pictures, recordings and pages that jobs name may lie in private networks.",
     )
     breaker_cooldown_seconds: float = Field(
         default=30, gt=0, description="Pause before an open breaker's probe."

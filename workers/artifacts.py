@@ -1,4 +1,4 @@
-"""Where audio lies: a folder or an object store. Never the database, never Redis."""
+"""Where recordings and pictures lie: a folder or an object store. Never the database, never Redis."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ _EXTENSIONS = {
     "audio/aac": "aac",
     "audio/flac": "flac",
     "audio/pcm": "pcm",
+    "audio/mp4": "m4a",
+    "audio/webm": "webm",
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/gif": "gif",
+    "image/webp": "webp",
 }
 
 

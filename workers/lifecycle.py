@@ -3,7 +3,7 @@
     claim     take the lease; learn the configuration version committed by now        1 statement
     resolve   feature + caller + snapshot → plan                                     in memory
     call      try the plan's routes: admission → unseal → encode → send → decode      no transaction open
-    keep      audio → artifact store
+    keep      recording or picture → artifact store
     record    job out of the live table, history and calls in; or back with a delay   1 statement
 
 Each step takes the execution and returns a changed copy. Failure is a value, not an exception that jumps
@@ -148,9 +148,10 @@ def call(execution: Execution, tools: Tools) -> Execution:
 
 
 def keep(execution: Execution, tools: Tools) -> Execution:
-    """Put audio into the artifact store. It was paid for: a store that refuses it is asked again."""
+    """Put a recording or a picture into the artifact store. It was paid for: a store that refuses it is asked
+    again."""
     outcome, job = execution.outcome, execution.job
-    if outcome is None or outcome.reply is None or outcome.reply.audio is None:
+    if outcome is None or outcome.reply is None or outcome.reply.artifact is None:
         return execution
     media_type = outcome.reply.media_type or "application/octet-stream"
     left = _seconds_left(execution)
@@ -158,7 +159,7 @@ def keep(execution: Execution, tools: Tools) -> Execution:
     give_up, pause = time.monotonic() + patience, 0.25
     while True:
         try:
-            key = tools.artifacts.write(job.id, job.run, outcome.reply.audio, media_type)
+            key = tools.artifacts.write(job.id, job.run, outcome.reply.artifact, media_type)
             return replace(execution, artifact_key=key)
         except ArtifactError as error:
             if time.monotonic() + pause > give_up or tools.stopping.wait(pause):
@@ -166,7 +167,7 @@ def keep(execution: Execution, tools: Tools) -> Execution:
                     outcome, reply=None, error_class="configuration", error_message=str(error), retryable=True
                 )
                 return replace(execution, outcome=failed)
-            logger.warning("Job %s waits to keep its audio: %s", job.id, error)
+            logger.warning("Job %s waits to keep its artifact: %s", job.id, error)
             pause = min(pause * 2, 5.0)
 
 
@@ -313,7 +314,7 @@ def _result(reply: Reply) -> dict[str, Any]:
     """What `job_history.result` keeps: the members that the reply has."""
     members: dict[str, Any] = {
         "text": reply.text,
-        "data": dict(reply.data) if reply.data is not None else None,
+        "data": reply.data,
         "media_type": reply.media_type,
         "flagged": reply.flagged,
         "finish_reason": reply.finish_reason.value,

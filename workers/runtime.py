@@ -49,7 +49,7 @@ class Runtime:
         self.leases = Leases(
             self._beats, lease_seconds=settings.lease_seconds, beat_seconds=settings.heartbeat_seconds
         )
-        self._transport = Transport()
+        self._transport = Transport(private_inputs=settings.private_inputs)
         self.tools = Tools(
             worker=f"{socket.gethostname()}:{os.getpid()}",
             pool=self.pool,

@@ -1,44 +1,90 @@
 """One module per WIRE PROTOCOL, not per vendor. Pure encoding and decoding, no I/O.
 
 What a provider can do is which codecs its protocol holds: `CODECS[protocol][capability]`. A new protocol is a
-new module and one entry in `_PROTOCOLS`.
+new module and one entry in `_PROTOCOLS`. Where a protocol has two ways to say the same, a model's `api_style`
+chooses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from routing.errors import ConfigurationError, ProviderError
-from routing.providers import anthropic, openai_compatible
+from routing.providers import (
+    anthropic,
+    elevenlabs,
+    gemini,
+    gemini_media,
+    openai_compatible,
+    openai_media,
+    openai_responses,
+)
 from routing.providers.wire import Codec, HttpRequest, HttpResponse
 from routing.values import Capability, Provider, Route
 
-__all__ = ["ALIASES", "CODECS", "PROTOCOLS", "Codec", "classify", "codec", "probe"]
+__all__ = ["ALIASES", "CODECS", "PROTOCOLS", "Codec", "classify", "codec", "probe", "second_probe"]
+
+
+_Probe: TypeAlias = Callable[[Provider, str | None], HttpRequest]
+_Codecs: TypeAlias = Mapping[Capability, Codec]
 
 
 @dataclass(frozen=True, slots=True)
 class _WireProtocol:
-    codecs: Mapping[Capability, Codec]
+    codecs: _Codecs
     classify: Callable[[HttpResponse], ProviderError]
-    probe: Callable[[Provider, str | None], HttpRequest]
+    probe: _Probe
+    second_probe: _Probe | None = None
+    styles: Mapping[str, _Codecs] = field(default_factory=dict)
 
 
 _PROTOCOLS: Mapping[str, _WireProtocol] = {
     "openai_compatible": _WireProtocol(
         codecs={
             Capability.TEXT: openai_compatible.Text(),
-            Capability.SPEECH: openai_compatible.Speech(),
-            Capability.MODERATION: openai_compatible.Moderation(),
-            Capability.EMBEDDING: openai_compatible.Embedding(),
+            Capability.VISION: openai_compatible.Text(),
+            Capability.SPEECH: openai_media.Speech(),
+            Capability.TRANSCRIPTION: openai_media.Transcription(),
+            Capability.MODERATION: openai_media.Moderation(),
+            Capability.EMBEDDING: openai_media.Embedding(),
+            Capability.IMAGE: openai_media.Image(),
+        },
+        styles={
+            "responses": {
+                Capability.TEXT: openai_responses.Text(),
+                Capability.VISION: openai_responses.Text(),
+            }
         },
         classify=openai_compatible.classify,
         probe=openai_compatible.probe,
     ),
     "anthropic": _WireProtocol(
-        codecs={Capability.TEXT: anthropic.Text()},
+        codecs={Capability.TEXT: anthropic.Text(), Capability.VISION: anthropic.Text()},
         classify=anthropic.classify,
         probe=anthropic.probe,
+    ),
+    "gemini": _WireProtocol(
+        codecs={
+            Capability.TEXT: gemini.Text(),
+            Capability.VISION: gemini.Text(),
+            Capability.SPEECH: gemini_media.Speech(),
+            Capability.TRANSCRIPTION: gemini_media.Transcription(),
+            Capability.EMBEDDING: gemini_media.Embedding(),
+            Capability.IMAGE: gemini_media.Image(),
+        },
+        classify=gemini.classify,
+        probe=gemini.probe,
+    ),
+    "elevenlabs": _WireProtocol(
+        codecs={
+            Capability.SPEECH: elevenlabs.Speech(),
+            Capability.TRANSCRIPTION: elevenlabs.Transcription(),
+        },
+        classify=elevenlabs.classify,
+        probe=elevenlabs.probe,
+        second_probe=elevenlabs.second_probe,
     ),
 }
 
@@ -52,7 +98,11 @@ CODECS: Mapping[str, Mapping[Capability, Codec]] = {
 def codec(route: Route, capability: Capability) -> Codec:
     """The codec for this route. Raises ConfigurationError where its protocol lacks the capability."""
     provider = route.provider
-    codecs = _protocol(provider).codecs
+    protocol = _protocol(provider)
+    codecs = protocol.codecs
+    styled = protocol.styles.get(route.model.api_style, {})
+    if capability in styled:
+        return styled[capability]
     if capability not in codecs:
         raise ConfigurationError(
             f"Provider {provider.slug!r} speaks {provider.protocol}, which has no {capability} here (it has "
@@ -69,6 +119,12 @@ def classify(provider: Provider, response: HttpResponse) -> ProviderError:
 def probe(provider: Provider, key: str | None) -> HttpRequest:
     """A request that costs nothing and fails for a bad key: what "test provider" sends."""
     return _protocol(provider).probe(provider, key)
+
+
+def second_probe(provider: Provider, key: str | None) -> HttpRequest | None:
+    """What to send where the first was refused: some keys may do less than that asks for. None = nothing."""
+    ask = _protocol(provider).second_probe
+    return None if ask is None else ask(provider, key)
 
 
 def _protocol(provider: Provider) -> _WireProtocol:

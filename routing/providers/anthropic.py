@@ -1,14 +1,15 @@
-"""The Anthropic Messages protocol: text (`POST /v1/messages`). The base URL is the host."""
+"""The Anthropic Messages protocol: text and vision (`POST /v1/messages`). The base URL is the host."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from routing.errors import ContentPolicy, ProviderError, QuotaExhausted, TimedOut, TooLarge
 from routing.providers import endpoint, problems, replies
-from routing.providers.parameters import accepted, member
+from routing.providers.parameters import accepted, member, wanted_schema
 from routing.providers.problems import Problem
 from routing.providers.wire import HttpRequest, HttpResponse
 from routing.values import Call, FinishReason, Provider, Reply, Usage
@@ -53,7 +54,7 @@ _STATUS_OF = {
 
 
 class Text:
-    """`POST /v1/messages`."""
+    """`POST /v1/messages`, with or without pictures, which come before the text."""
 
     def encode(self, call: Call, key: str | None) -> HttpRequest:
         provider, model = call.route.provider, call.route.model
@@ -63,7 +64,7 @@ class Text:
             "max_tokens": model.max_output_tokens or _DEFAULT_LIMIT,
             "messages": [
                 *({"role": turn.role, "content": turn.content} for turn in call.history),
-                {"role": "user", "content": call.user},
+                {"role": "user", "content": _content(call)},
             ],
             **parameters,
         }
@@ -142,6 +143,24 @@ def _headers(provider: Provider, *, sampling: bool) -> dict[str, str]:
     return {"anthropic-version": version}
 
 
+def _content(call: Call) -> str | list[dict[str, Any]]:
+    if not call.images:
+        return call.user
+    pictures = [
+        {
+            "type": "image",
+            "source": {
+                "type": "base64",
+                "media_type": image.media_type,
+                "data": base64.b64encode(image.body).decode(),
+            },
+        }
+        for image in call.images
+    ]
+    text = [{"type": "text", "text": call.user}] if call.user.strip() else []
+    return [*pictures, *text]
+
+
 def _translated(parameters: dict[str, Any]) -> dict[str, Any]:
     """Other protocols' names for what this one has under its own, so that one assignment serves both."""
     stop = parameters.pop("stop", None)
@@ -150,10 +169,10 @@ def _translated(parameters: dict[str, Any]) -> dict[str, Any]:
     if parameters.get("service_tier") not in _SERVICE_TIERS:
         parameters.pop("service_tier", None)
     wanted = {"effort": parameters.pop("reasoning_effort", None)}
-    schema = member(parameters, "response_format", "json_schema")
+    schema = wanted_schema(parameters)
     parameters.pop("response_format", None)
-    if isinstance(schema, Mapping) and isinstance(schema.get("schema"), Mapping):
-        wanted["format"] = {"type": "json_schema", "schema": schema["schema"]}
+    if schema is not None:
+        wanted["format"] = {"type": "json_schema", "schema": schema}
     configured = parameters.pop("output_config", None)
     output = {name: value for name, value in wanted.items() if value is not None}
     output |= configured if isinstance(configured, Mapping) else {}
@@ -172,6 +191,7 @@ def _usage(raw: Any) -> Usage:
         cache_write_tokens=written,
         reasoning_tokens=replies.count(raw, "output_tokens_details", "thinking_tokens"),
         raw=raw if isinstance(raw, Mapping) else None,
+        batch_rate=isinstance(raw, Mapping) and raw.get("service_tier") == "batch",
     )
 
 

@@ -1,18 +1,22 @@
-"""The OpenAI wire protocol as OpenAI and a dozen compatible vendors speak it.
+"""The OpenAI wire protocol as OpenAI and a dozen compatible vendors speak it: text and vision, by
+`/chat/completions`. Its other endpoints are in `openai_media` and `openai_responses`.
 
-Text (`/chat/completions`), speech (`/audio/speech`), moderation (`/moderations`), embedding (`/embeddings`).
-Settings of a provider beside those in `endpoint`: `max_tokens_field` (auto | max_tokens |
-max_completion_tokens), `system_role` (system | developer), `models_path`, `end_user_field` (where a
-pseudonym of the end user goes; only OpenAI itself gets one by default, some vendors refuse the member).
+Settings of a provider beside those in `endpoint`:
+    max_tokens_field: auto | max_tokens | max_completion_tokens.
+    system_role: system | developer.
+    structured_output: json_schema | json_object | none, what of `response_format` the vendor knows.
+    parameter_names: the vendor's names for parameters, such as {"seed": "random_seed"}.
+    models_path: what is asked to test a key.
+    end_user_field: where a pseudonym of the end user goes. Only OpenAI itself gets one by default, some
+        vendors refuse the member.
+    voice_field: where a voice's name goes, by default `voice`.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-import math
-import struct
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from routing.errors import (
@@ -25,24 +29,23 @@ from routing.errors import (
     TooLarge,
 )
 from routing.providers import endpoint, problems, replies
-from routing.providers.parameters import accepted
+from routing.providers.parameters import accepted, wanted_schema
 from routing.providers.problems import Problem
 from routing.providers.wire import HttpRequest, HttpResponse
-from routing.values import Call, FinishReason, Provider, Reply, Usage
+from routing.values import Call, FinishReason, Media, Provider, Reply, Usage
 
-_AUTH = "Authorization: Bearer"
+AUTH = "Authorization: Bearer"
+_MOST_DOLLARS = 1_000_000  # of one call; more is no price
 
 _CHAT_PARAMETERS = frozenset(
     {
         *("max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "presence_penalty"),
         *("frequency_penalty", "stop", "seed", "random_seed", "response_format", "reasoning_effort"),
         *("verbosity", "service_tier", "store", "metadata", "logit_bias", "prompt_cache_key"),
-        "prompt_cache_options",
+        *("prompt_cache_options", "image_detail"),
     }
 )
-_SPEECH_PARAMETERS = frozenset({"response_format", "speed", "instructions", "language", "voice_id"})
-_EMBEDDING_PARAMETERS = frozenset({"dimensions", "output_dimension", "encoding_format"})
-_NONE_PORTABLE: frozenset[str] = frozenset()
+_BATCH_TIERS = ("flex", "batch")  # billed as a batch
 
 _FINISH = {
     None: FinishReason.STOP,  # some vendors leave it out of a complete answer
@@ -92,27 +95,25 @@ _STATUS_OF = {
 
 
 class Text:
-    """`POST /chat/completions`."""
+    """`POST /chat/completions`, with or without pictures."""
 
     def encode(self, call: Call, key: str | None) -> HttpRequest:
         provider = call.route.provider
         payload = {"model": call.route.model.model_id, "messages": _messages(call)}
-        payload |= _limited(accepted(call, _CHAT_PARAMETERS), provider)
-        field = endpoint.setting(
-            provider, "end_user_field", "safety_identifier" if _is_openai(provider) else ""
-        )
-        if field and call.end_user:
-            payload[field] = call.end_user
-        return _post(provider, key, "chat/completions", payload)
+        parameters = accepted(call, _CHAT_PARAMETERS)
+        parameters.pop("image_detail", None)
+        payload |= renamed(_formatted(_limited(parameters, provider), provider), provider)
+        payload |= end_user(call)
+        return post(provider, key, "chat/completions", payload)
 
     def decode(self, response: HttpResponse, call: Call) -> Reply:
-        body = _body(response)
+        body = body_of(response)
         choices = body.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, Mapping):
             raise problems.unreadable(response, "it holds no choices")
         if choice.get("error"):
-            raise _classified(problems.read(response, {"error": choice["error"]}))
+            raise classified(problems.read(response, {"error": choice["error"]}))
         message = choice.get("message")
         message = message if isinstance(message, Mapping) else {}
         raw_finish = replies.word(choice.get("finish_reason"))
@@ -123,7 +124,7 @@ class Text:
             response,
             call,
             text=replies.text_of(message.get("content")),
-            usage=_usage(body),
+            usage=usage_of(body),
             finish=_FINISH.get(raw_finish, FinishReason.OTHER),
             raw_finish=raw_finish,
             body=body,
@@ -131,99 +132,19 @@ class Text:
         )
 
 
-class Speech:
-    """`POST /audio/speech`: audio bytes, or Mistral's JSON with base64 in it. Billed by characters."""
-
-    def encode(self, call: Call, key: str | None) -> HttpRequest:
-        payload: dict[str, Any] = {"model": call.route.model.model_id, "input": call.user}
-        payload |= accepted(call, _SPEECH_PARAMETERS, portable=_NONE_PORTABLE)
-        if call.voice is not None and "voice_id" not in payload:
-            payload["voice"] = call.voice
-        return _post(call.route.provider, key, "audio/speech", payload)
-
-    def decode(self, response: HttpResponse, call: Call) -> Reply:
-        if response.status >= 400:
-            raise classify(response)
-        content_type = response.headers.get("content-type", "")
-        audio = response.body
-        if "json" in content_type.lower():
-            audio, content_type = _audio_data(response), ""
-        media_type = replies.audio_type(audio, content_type)
-        if not audio or media_type is None:
-            raise problems.unreadable(response, f"it holds no audio (content type {content_type!r})")
-        return Reply(
-            usage=Usage(characters=len(call.user)),
-            audio=audio,
-            media_type=media_type,
-            request_id=problems.request_id(response.headers),
-        )
-
-
-class Moderation:
-    """`POST /moderations`. The answer carries no usage, so tokens are estimated; OpenAI bills none."""
-
-    def encode(self, call: Call, key: str | None) -> HttpRequest:
-        accepted(call, frozenset(), portable=_NONE_PORTABLE)
-        payload = {"model": call.route.model.model_id, "input": call.user}
-        return _post(call.route.provider, key, "moderations", payload)
-
-    def decode(self, response: HttpResponse, call: Call) -> Reply:
-        body = _body(response)
-        results = body.get("results")
-        verdict = results[0] if isinstance(results, list) and results else None
-        if not isinstance(verdict, Mapping) or not isinstance(verdict.get("categories"), Mapping):
-            raise problems.unreadable(response, "it holds no moderation result")
-        categories = {str(name): bool(hit) for name, hit in verdict["categories"].items()}
-        flagged = verdict.get("flagged")  # Mistral leaves it to the reader of its categories
-        scores = verdict.get("category_scores")
-        return Reply(
-            usage=replies.filled(_usage(body), call, None),
-            flagged=flagged if isinstance(flagged, bool) else any(categories.values()),
-            data={"categories": categories, "category_scores": scores if isinstance(scores, Mapping) else {}},
-            served_model=replies.word(body.get("model")),
-            response_id=replies.word(body.get("id")),
-            request_id=problems.request_id(response.headers),
-        )
-
-
-class Embedding:
-    """`POST /embeddings`, one vector per text, in the order of the texts."""
-
-    def encode(self, call: Call, key: str | None) -> HttpRequest:
-        payload: dict[str, Any] = {"model": call.route.model.model_id, "input": list(call.texts) or call.user}
-        payload |= accepted(call, _EMBEDDING_PARAMETERS, portable=_NONE_PORTABLE)
-        return _post(call.route.provider, key, "embeddings", payload)
-
-    def decode(self, response: HttpResponse, call: Call) -> Reply:
-        body = _body(response)
-        rows = body.get("data")
-        rows = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-        rows.sort(key=lambda row: replies.count(row, "index") or 0)
-        vectors = tuple(_vector(row.get("embedding")) for row in rows)
-        wanted = len(call.texts) or 1
-        if len(vectors) != wanted or not all(vectors):
-            raise problems.unreadable(response, f"it does not hold {wanted} embedding(s)")
-        return Reply(
-            usage=replies.filled(_usage(body), call, None),
-            embeddings=vectors,
-            served_model=replies.word(body.get("model")),
-            response_id=replies.word(body.get("id")),
-            request_id=problems.request_id(response.headers),
-        )
-
-
 def probe(provider: Provider, key: str | None) -> HttpRequest:
     """`GET /models`: free, and 401 for a bad key."""
     path = endpoint.setting(provider, "models_path", "models")
-    return endpoint.get(provider, key, path, auth=_AUTH, headers=_headers(provider))
+    return endpoint.get(provider, key, path, auth=AUTH, headers=headers_of(provider))
 
 
 def classify(response: HttpResponse) -> ProviderError:
     """The error an answer of status 4xx or 5xx stands for."""
-    return _classified(problems.read(response))
+    return classified(problems.read(response))
 
 
-def _classified(problem: Problem) -> ProviderError:
+def classified(problem: Problem) -> ProviderError:
+    """The error that an error answer, once read, stands for."""
     return problems.unsupported(problem) or problems.error(_class(problem), problem)
 
 
@@ -254,22 +175,75 @@ def _says(problem: Problem, phrases: tuple[str, ...]) -> bool:
     return any(phrase in message for phrase in phrases)
 
 
-def _body(response: HttpResponse) -> Mapping[str, Any]:
+# --- what the protocol's endpoints have in common -----------------------------------------------------
+
+
+def body_of(response: HttpResponse) -> Mapping[str, Any]:
     """The answer's object. Raises the error it stands for, also where gateways put one into a 200."""
     if response.status >= 400:
         raise classify(response)
     body = replies.json_object(response)
     if body.get("error"):
-        raise _classified(problems.read(response, body))
+        raise classified(problems.read(response, body))
     return body
 
 
-def _post(provider: Provider, key: str | None, path: str, payload: Mapping[str, Any]) -> HttpRequest:
-    return endpoint.post(provider, key, path, payload, auth=_AUTH, headers=_headers(provider))
+def post(provider: Provider, key: str | None, path: str, payload: Mapping[str, Any]) -> HttpRequest:
+    """A JSON POST as this protocol sends it."""
+    return endpoint.post(provider, key, path, payload, auth=AUTH, headers=headers_of(provider))
 
 
-def _headers(provider: Provider) -> dict[str, str]:
+def headers_of(provider: Provider) -> dict[str, str]:
+    """The protocol's own headers."""
     return {"openai-organization": provider.organization} if provider.organization else {}
+
+
+def renamed(parameters: Mapping[str, Any], provider: Provider) -> dict[str, Any]:
+    """The parameters under the names that the vendor has for them."""
+    names = endpoint.texts(provider, "parameter_names")
+    return {names.get(name, name): value for name, value in parameters.items()}
+
+
+def end_user(call: Call) -> dict[str, Any]:
+    """The member that holds the end user's pseudonym, where the vendor takes one."""
+    provider = call.route.provider
+    field = endpoint.setting(provider, "end_user_field", "safety_identifier" if _is_openai(provider) else "")
+    return {field: call.end_user} if field and call.end_user else {}
+
+
+def data_url(image: Media) -> str:
+    """A picture as an address that holds it."""
+    return f"data:{image.media_type};base64,{base64.b64encode(image.body).decode()}"
+
+
+def cost_of(raw: Any) -> Decimal | None:
+    """The dollars that a gateway says it took, as `usage.cost`."""
+    cost = raw.get("cost") if isinstance(raw, Mapping) else None
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < _MOST_DOLLARS:
+        return None
+    return Decimal(str(cost))
+
+
+def usage_of(body: Mapping[str, Any]) -> Usage:
+    """Cached and reasoning tokens are part of the totals here."""
+    gateway = body.get("x_groq")
+    raw = body.get("usage") or (gateway.get("usage") if isinstance(gateway, Mapping) else None)
+    cached = replies.count(raw, "prompt_tokens_details", "cached_tokens")
+    return Usage(
+        input_tokens=replies.count(raw, "prompt_tokens"),
+        output_tokens=replies.count(raw, "completion_tokens"),
+        cached_tokens=replies.count(raw, "prompt_cache_hit_tokens") if cached is None else cached,
+        cache_write_tokens=replies.count(raw, "prompt_tokens_details", "cache_write_tokens"),
+        reasoning_tokens=replies.count(raw, "completion_tokens_details", "reasoning_tokens"),
+        raw=raw if isinstance(raw, Mapping) else None,
+        batch_rate=is_batch_rate(body),
+        cost_usd=cost_of(raw),
+    )
+
+
+def is_batch_rate(body: Mapping[str, Any]) -> bool:
+    """Whether the tier that served the call is billed as a batch."""
+    return body.get("service_tier") in _BATCH_TIERS
 
 
 def _is_openai(provider: Provider) -> bool:
@@ -277,11 +251,23 @@ def _is_openai(provider: Provider) -> bool:
     return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
-def _messages(call: Call) -> list[dict[str, str]]:
+def _messages(call: Call) -> list[dict[str, Any]]:
     role = endpoint.setting(call.route.provider, "system_role", "system")
     system = [{"role": role, "content": call.system}] if call.system else []
     history = [{"role": turn.role, "content": turn.content} for turn in call.history]
-    return [*system, *history, {"role": "user", "content": call.user}]
+    return [*system, *history, {"role": "user", "content": _content(call)}]
+
+
+def _content(call: Call) -> str | list[dict[str, Any]]:
+    if not call.images:
+        return call.user
+    detail = call.parameters.get("image_detail")
+    extra = {} if detail is None else {"detail": detail}
+    text = [{"type": "text", "text": call.user}] if call.user.strip() else []
+    pictures = [
+        {"type": "image_url", "image_url": {"url": data_url(image), **extra}} for image in call.images
+    ]
+    return [*text, *pictures]
 
 
 def _limited(parameters: dict[str, Any], provider: Provider) -> dict[str, Any]:
@@ -296,40 +282,10 @@ def _limited(parameters: dict[str, Any], provider: Provider) -> dict[str, Any]:
     return {**parameters, field: limit}
 
 
-def _usage(body: Mapping[str, Any]) -> Usage:
-    """Cached and reasoning tokens are part of the totals here."""
-    gateway = body.get("x_groq")
-    raw = body.get("usage") or (gateway.get("usage") if isinstance(gateway, Mapping) else None)
-    cached = replies.count(raw, "prompt_tokens_details", "cached_tokens")
-    return Usage(
-        input_tokens=replies.count(raw, "prompt_tokens"),
-        output_tokens=replies.count(raw, "completion_tokens"),
-        cached_tokens=replies.count(raw, "prompt_cache_hit_tokens") if cached is None else cached,
-        cache_write_tokens=replies.count(raw, "prompt_tokens_details", "cache_write_tokens"),
-        reasoning_tokens=replies.count(raw, "completion_tokens_details", "reasoning_tokens"),
-        raw=raw if isinstance(raw, Mapping) else None,
-    )
-
-
-def _audio_data(response: HttpResponse) -> bytes:
-    data = _body(response).get("audio_data")
-    try:
-        return base64.b64decode(data if isinstance(data, str) else "", validate=True)
-    except binascii.Error:
-        raise problems.unreadable(response, "its audio_data is no base64") from None
-
-
-def _vector(value: Any) -> tuple[float, ...]:
-    """A list of numbers, or base64 of little-endian float32; () where it is neither."""
-    if isinstance(value, str):
-        try:
-            packed = base64.b64decode(value, validate=True)
-            value = list(struct.unpack(f"<{len(packed) // 4}f", packed))
-        except (binascii.Error, struct.error):
-            return ()
-    numbers = value if isinstance(value, list) else []
-    try:
-        vector = tuple(float(number) for number in numbers)
-    except (TypeError, ValueError, OverflowError):
-        return ()
-    return vector if all(map(math.isfinite, vector)) else ()
+def _formatted(parameters: dict[str, Any], provider: Provider) -> dict[str, Any]:
+    """A wanted schema, as far as the vendor can be told of it."""
+    known = endpoint.setting(provider, "structured_output", "json_schema")
+    if known == "json_schema" or wanted_schema(parameters) is None:
+        return parameters
+    rest = {name: value for name, value in parameters.items() if name != "response_format"}
+    return {**rest, "response_format": {"type": "json_object"}} if known == "json_object" else rest

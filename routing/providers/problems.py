@@ -37,8 +37,14 @@ _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-request
 _QUOTED_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai)[-_][A-Za-z0-9_\-*.…]{6,}|\bAIza[\w\-*]{10,}")
 _REFUSAL = re.compile(
     r"unsupported|not supported|does not support|deprecated|extra inputs are not permitted|extra_forbidden"
-    r"|unknown parameter|unrecognized request argument|only the default",
+    r"|unknown parameter|unknown name|unrecognized request argument|only the default|unavailable now",
     re.IGNORECASE,
+)
+# Where a wanted schema stands in the protocols: whatever is wrong with it, answers are checked here anyway.
+_SCHEMA = re.compile(
+    r"schema.*(response_?format|output_config|text\.format)|output_config\.format\.schema"
+    r"|text\.format\.schema|response_?json_?schema|response_format.*schema",
+    re.IGNORECASE | re.DOTALL,
 )
 _NAME = re.compile(r"[a-z][a-z_]+")
 
@@ -125,10 +131,13 @@ def unsupported(problem: Problem) -> UnsupportedParameter | None:
     if problem.status not in (400, 422):
         return None
     refused = problem.code in ("unsupported_parameter", "unsupported_value", "extra_forbidden")
-    if not refused and not _REFUSAL.search(problem.message):
+    if _SCHEMA.search(f"{problem.param} {problem.message}"):
+        parameter: str | None = "response_format"
+    elif refused or _REFUSAL.search(problem.message):
+        named = [problem.param, *_NAME.findall(problem.message)]
+        parameter = next((name for name in named if name in DROPPABLE), None)
+    else:
         return None
-    named = [problem.param, *_NAME.findall(problem.message)]
-    parameter = next((name for name in named if name in DROPPABLE), None)
     if parameter is None:
         return None
     return UnsupportedParameter(
@@ -148,13 +157,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
     None where the provider did not say, or asks for more than a day: no provider means that.
     """
-    milliseconds = _seconds(headers.get("retry-after-ms"))
+    milliseconds = seconds(headers.get("retry-after-ms"))
     value = headers.get("retry-after")
     if milliseconds is not None:
         wait: float | None = milliseconds / 1000
     else:
-        seconds = _seconds(value)
-        wait = _until(value, headers.get("date")) if seconds is None else seconds
+        stated = seconds(value)
+        wait = _until(value, headers.get("date")) if stated is None else stated
     return None if wait is None or wait > _LONGEST_WAIT else wait
 
 
@@ -222,12 +231,13 @@ def _word(value: Any) -> str:
     return str(value)[:200] if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
-def _seconds(value: str | None) -> float | None:
+def seconds(value: str | None) -> float | None:
+    """A number of seconds, never below 0, or None where the text is no finite number."""
     try:
-        seconds = float(value or "")
+        found = float(value or "")
     except ValueError:
         return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return max(0.0, found) if math.isfinite(found) else None
 
 
 def _until(value: str | None, now: str | None) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
 import re
@@ -9,21 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from routing import estimate
+from routing import estimate, media
 from routing.errors import ContentPolicy, EmptyReply, TooLarge
 from routing.providers.problems import brief, request_id, unreadable
 from routing.providers.wire import HttpResponse
 from routing.values import Call, FinishReason, Reply, Usage
 
 _FENCE = re.compile(r"\A```[\w-]*\n(.*)\n```\Z", re.DOTALL)
-_AUDIO_MAGIC = (
-    (b"RIFF", "audio/wav"),
-    (b"ID3", "audio/mpeg"),
-    (b"\xff\xfb", "audio/mpeg"),
-    (b"\xff\xf3", "audio/mpeg"),
-    (b"OggS", "audio/ogg"),
-    (b"fLaC", "audio/flac"),
-)
 
 
 def json_object(response: HttpResponse) -> Mapping[str, Any]:
@@ -67,6 +61,28 @@ def count(source: Any, *path: str) -> int | None:
     return int(value)
 
 
+def number(source: Any, name: str) -> float | None:
+    """A non-negative number under `name`, also where it is written as a text, or None."""
+    value = source.get(name) if isinstance(source, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if 0 <= found < 2**53 else None
+
+
+def vector(value: Any) -> tuple[float, ...]:
+    """A list of finite numbers; () where it is none."""
+    numbers = value if isinstance(value, list) else []
+    try:
+        found = tuple(float(one) for one in numbers)
+    except (TypeError, ValueError, OverflowError):
+        return ()
+    return found if all(map(math.isfinite, found)) else ()
+
+
 def word(value: Any) -> str | None:
     """A short text, or None."""
     return value[:200] if isinstance(value, str) and value else None
@@ -108,7 +124,7 @@ def text_reply(
     return Reply(
         usage=usage,
         text=text,
-        data=_data(text),
+        data=_object(text),
         finish_reason=finish,
         finish_reason_raw=raw_finish,
         served_model=word(body.get("model")),
@@ -129,20 +145,75 @@ def filled(usage: Usage, call: Call, text: str | None) -> Usage:
 
 def audio_type(audio: bytes, content_type: str) -> str | None:
     """Media type of `audio`: what its first bytes say, else the header; None where it is no audio."""
-    for magic, media_type in _AUDIO_MAGIC:
-        if audio.startswith(magic):
-            return media_type
+    known = media.audio_type(audio)
+    if known is not None:
+        return known
     declared = content_type.partition(";")[0].strip().lower()
     if declared.startswith("audio/"):
         return declared
     return None if declared.startswith(("text/", "application/json")) else "application/octet-stream"
 
 
-def _data(text: str) -> Mapping[str, Any] | None:
+def json_value(text: str) -> Any:
+    """The JSON value that a whole text is, also with a code fence around it; None where it is none."""
     stripped = text.strip()
     fenced = _FENCE.match(stripped)
-    written = fenced.group(1).strip() if fenced else stripped
-    value = parse(written) if written.startswith("{") else None
+    return parse(fenced.group(1).strip() if fenced else stripped)
+
+
+def decoded(response: HttpResponse, text: Any) -> bytes:
+    """The bytes of a member that holds base64. Raises ServerError where it does not."""
+    try:
+        return base64.b64decode(text if isinstance(text, str) else "", validate=True)
+    except (binascii.Error, ValueError):
+        raise unreadable(response, "what should be base64 in it is none") from None
+
+
+def heard(call: Call, text: str) -> Usage:
+    """What transcribing the call's recording consumed, where the provider does not say: a WAV file's length,
+    and the tokens of the text."""
+    seconds = media.wav_seconds(call.audio.body) if call.audio else None
+    return Usage(output_tokens=estimate.tokens(text), seconds=seconds, estimated=True)
+
+
+def with_picture(reply: Reply, response: HttpResponse, encoded: Any, url: Any) -> Reply:
+    """`reply` with the picture that is `encoded` in base64, or that lies at `url`.
+
+    Raises ServerError where there is neither.
+    """
+    if isinstance(url, str) and url.startswith("data:"):
+        encoded, url = url.partition(",")[2], None
+    if not encoded and isinstance(url, str) and url.startswith(("http://", "https://")):
+        return replace(reply, artifact_url=url)
+    body = decoded(response, encoded)
+    media_type = media.image_type(body)
+    if media_type is None:
+        raise unreadable(response, "it holds no picture")
+    return replace(reply, artifact=body, media_type=media_type)
+
+
+def embedding_reply(
+    response: HttpResponse,
+    call: Call,
+    vectors: tuple[tuple[float, ...], ...],
+    usage: Usage,
+    body: Mapping[str, Any],
+) -> Reply:
+    """One vector for each text of the call. Raises ServerError where some are missing."""
+    wanted = len(call.texts) or 1
+    if len(vectors) != wanted or not all(vectors):
+        raise unreadable(response, f"it does not hold {wanted} embedding(s)")
+    return Reply(
+        usage=filled(usage, call, None),
+        embeddings=vectors,
+        served_model=word(body.get("model")),
+        response_id=word(body.get("id")),
+        request_id=request_id(response.headers),
+    )
+
+
+def _object(text: str) -> Mapping[str, Any] | None:
+    value = json_value(text) if text.lstrip()[:1] in ("{", "`") else None
     return value if isinstance(value, Mapping) else None
 
 

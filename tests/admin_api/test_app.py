@@ -43,7 +43,7 @@ def test_every_change_is_a_new_version_and_a_refusal_none(api: Api, people: Peop
     api.delete(f"/providers/{provider['id']}")
     seen.append(version())
     assert seen == sorted(set(seen))
-    api.post("/providers", provider_body(type="gemini"))
+    api.post("/providers", provider_body(type="cohere"))
     api.delete(f"/providers/{provider['id']}")
     api.get("/providers")
     assert version() == seen[-1]

@@ -153,6 +153,29 @@ def test_nothing_is_installed_where_anything_is_wrong(api: Api, sandbox: Sandbox
     assert (forced["status"], forced["models"], forced["test"]) == (201, [], None)
 
 
+@pytest.mark.parametrize(
+    ("slug", "model_id", "feature"),
+    [
+        ("gemini", "gemini-3.8-flash", "image_validation"),
+        ("gemini", "gemini-3.8-flash-tts", "notifications_tts"),
+        ("elevenlabs", "scribe_v2", "audio_transcription"),
+    ],
+)
+def test_other_protocols_are_installed_and_assigned(
+    api: Api, sandbox: Sandbox, slug: str, model_id: str, feature: str
+) -> None:
+    body = {
+        "api_key": KEY,
+        "models": [model_id],
+        "base_url": getattr(sandbox, slug),
+        "allow_private_network": True,
+    }
+    answer = api.post(f"/catalog/{slug}/install", body)
+    assert answer.status_code == 201, answer.text
+    (model,) = answer.json()["models"]
+    api.made("/feature-assignments", {"feature_name": feature, "model_id": model["id"]})
+
+
 def test_what_no_adapter_speaks_is_not_installed(api: Api) -> None:
     for slug, vendor in vendors().items():
         if not vendor.is_supported:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from store.settings import Settings
 from store.vault import Keyring, Sealed, Vault
 from tests.admin_api.conftest import Api, Json, People
@@ -60,8 +62,8 @@ def test_a_key_is_sealed_for_its_row_and_never_shown(api: Api, people: People, s
 
 
 BAD_FIELDS: list[tuple[Json, str, str]] = [
-    ({"type": "gemini"}, "type", "openai_compatible"),
-    ({"type": "google"}, "type", "anthropic"),
+    ({"type": "cohere"}, "type", "openai_compatible"),
+    ({"type": "palm"}, "type", "anthropic"),
     ({"base_url": "ftp://example.com"}, "base_url", "http"),
     ({"base_url": "/v1"}, "base_url", "absolute"),
     ({"base_url": "https://me:secret@example.com"}, "base_url", "api_key"),
@@ -227,6 +229,39 @@ def test_a_provider_can_be_tried(api: Api, sandbox: Sandbox, people: People) -> 
     refused = api.post(f"{path}/test")
     assert refused.status_code == 409
     assert refused.json()["errors"][0]["field"] == "api_key"
+
+
+@pytest.mark.parametrize(
+    ("alias", "kind", "listed"),
+    [
+        ("openai", "openai_compatible", "gpt-4o"),
+        ("claude", "anthropic", "claude-opus-5-5"),
+        ("google", "gemini", "gemini-3.8-flash"),
+        ("elevenlabs", "elevenlabs", None),
+    ],
+)
+def test_every_type_can_be_tried(
+    api: Api, sandbox: Sandbox, alias: str, kind: str, listed: str | None
+) -> None:
+    address = {
+        "openai_compatible": sandbox.openai,
+        "anthropic": sandbox.anthropic,
+        "gemini": sandbox.gemini,
+        "elevenlabs": sandbox.elevenlabs,
+    }[kind]
+    body = provider_body(type=alias, base_url=address, api_key=KEY)
+    verdict = api.post("/providers/test", body).json()
+    assert verdict["ok"] is True, verdict
+    assert (listed in verdict["models"]) if listed else verdict["models"] == []
+    refused = api.post("/providers/test", {**body, "api_key": "bad-key"}).json()
+    assert (refused["ok"], refused["error_class"]) == (False, "auth")
+    assert api.made("/providers", body)["type"] == kind
+
+
+def test_a_key_that_may_only_speak_is_no_bad_key(api: Api, sandbox: Sandbox) -> None:
+    body = provider_body(type="elevenlabs", base_url=sandbox.elevenlabs, api_key="speech-only-key")
+    verdict = api.post("/providers/test", body).json()
+    assert (verdict["ok"], "eleven_v3" in verdict["models"]) == (True, True)
 
 
 def test_a_web_page_is_no_provider(api: Api, sandbox: Sandbox) -> None:

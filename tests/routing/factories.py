@@ -123,8 +123,20 @@ def assignment(*, system: str | None = None, user: str | None = None, **fields: 
     return replace(row, **fields)
 
 
-def plan(*routes: Route, capability: Capability = Capability.TEXT, **assigned: Any) -> Plan:
-    return Plan(1, feature(capability), assignment(**assigned), routes)
+def plan(
+    *routes: Route,
+    capability: Capability = Capability.TEXT,
+    of: Feature | None = None,
+    **assigned: Any,
+) -> Plan:
+    return Plan(1, of or feature(capability), assignment(**assigned), routes)
+
+
+def png() -> bytes:
+    """A picture of one pixel."""
+    return base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+    )
 
 
 def request(values: Mapping[str, Any] | None = None, **fields: Any) -> Request:

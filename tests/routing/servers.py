@@ -27,7 +27,8 @@ class Seen:
 class ScriptedProvider:
     """Answers requests with `script`, in order; its last entry answers all further ones.
 
-    An entry is (status, body) or (status, body, headers); body is bytes or becomes JSON.
+    An entry is (status, body) or (status, body, headers); body is bytes or becomes JSON. What arrives as JSON
+    is seen parsed, anything else as bytes.
     """
 
     script: list[tuple[Any, ...]]
@@ -63,7 +64,9 @@ def scripted(*script: tuple[Any, ...]) -> Iterator[ScriptedProvider]:
 
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length", 0))
-            body = json.loads(self.rfile.read(length) or b"null")
+            sent = self.rfile.read(length)
+            is_json = self.headers.get("content-type", "").startswith("application/json")
+            body = json.loads(sent or b"null") if is_json else sent
             headers = {name.lower(): value for name, value in self.headers.items()}
             status, content, *extra = provider.answer(Seen(self.path, headers, body))
             provider.gate()
@@ -74,6 +77,9 @@ def scripted(*script: tuple[Any, ...]) -> Iterator[ScriptedProvider]:
             self.send_header("content-length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)
+
+        def do_GET(self) -> None:
+            self.do_POST()
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

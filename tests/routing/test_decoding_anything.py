@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.errors import ProviderError
-from routing.providers import CODECS
+from routing.providers import CODECS, codec
 from routing.providers.wire import HttpResponse
 from routing.values import Capability, Reply
 from tests.routing import factories
@@ -39,7 +39,10 @@ _KEYS = st.sampled_from(
             "completion_tokens",
         ),
         *("data", "embedding", "index", "results", "categories", "flagged", "audio_data", "stop_reason"),
-        *("stop_details", "details", "model", "id", "input_tokens", "metadata", "x_groq", "param"),
+        *("stop_details", "details", "model", "id", "input_tokens", "metadata", "x_groq", "param", "cost"),
+        *("candidates", "parts", "inlineData", "mimeType", "finishReason", "promptFeedback", "blockReason"),
+        *("usageMetadata", "promptTokenCount", "violations", "quotaId", "retryDelay", "@type", "reason"),
+        *("embeddings", "values", "b64_json", "url", "status", "output", "incomplete_details", "duration"),
     ]
 )
 _JSON = st.recursive(
@@ -52,23 +55,26 @@ _HEADERS = st.dictionaries(
     st.sampled_from(["content-type", "retry-after", "retry-after-ms", "date", "x-request-id"]),
     st.sampled_from(["application/json", "audio/mpeg", "text/html", "1e999", "Wed, 99 Foo 2026", "", "-1"]),
 )
-_PAIRS = [(protocol, capability) for protocol, codecs in CODECS.items() for capability in codecs]
+_ROUTES = [
+    *((protocol, "chat", capability) for protocol, codecs in CODECS.items() for capability in codecs),
+    ("openai_compatible", "responses", Capability.TEXT),
+]
 
 
-@pytest.mark.parametrize(("protocol", "capability"), _PAIRS)
+@pytest.mark.parametrize(("protocol", "style", "capability"), _ROUTES)
 @given(
     status=st.sampled_from([200, 201, 400, 401, 403, 404, 409, 422, 429, 500, 503, 529]),
     body=_BODIES,
     headers=_HEADERS,
 )
 def test_decoding_never_breaks(
-    protocol: str, capability: Capability, status: int, body: bytes, headers: dict[str, Any]
+    protocol: str, style: str, capability: Capability, status: int, body: bytes, headers: dict[str, Any]
 ) -> None:
-    to = factories.route(factories.provider(protocol=protocol))
+    to = factories.route(factories.provider(protocol=protocol), api_style=style)
     call = factories.call(capability, to=to)
     result: Reply | ProviderError
     try:
-        result = CODECS[protocol][capability].decode(HttpResponse(status, headers, body), call)
+        result = codec(to, capability).decode(HttpResponse(status, headers, body), call)
     except ProviderError as error:
         result = error
     if isinstance(result, Reply):

@@ -280,7 +280,7 @@ def test_a_key_that_does_not_open_passes_the_route_over(bench: Bench) -> None:
         ({"parameters": {"tempo": 1}}, {}, "tempo"),
         ({"user": "{{ nothing }}"}, {}, "nothing"),
         ({"user": "{% if"}, {}, "line 1"),
-        ({"capability": Capability.IMAGE}, {}, "image"),
+        ({"capability": Capability.SPEECH}, {"protocol": "anthropic"}, "speech"),
         ({}, {"protocol": "morse"}, "morse"),
         ({}, {"allow_private_network": False}, "allow_private_network"),
         ({}, {"base_url": "gopher://x"}, "base_url"),

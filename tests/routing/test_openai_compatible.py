@@ -388,7 +388,7 @@ def test_tokens_spent_on_reasoning_alone_are_still_counted() -> None:
 def test_speech_answers(body: bytes, content_type: str, media_type: str) -> None:
     reply = _decoded(_answer(body, content_type=content_type), Capability.SPEECH)
     assert reply.media_type == media_type
-    assert reply.audio == (b"OggSxyz" if media_type == "audio/ogg" else body)
+    assert reply.artifact == (b"OggSxyz" if media_type == "audio/ogg" else body)
     assert reply.usage == Usage(characters=len("Hello, stars."))
 
 

@@ -97,7 +97,7 @@ def test_audio_is_not_bought_again_while_the_artifact_store_is_away(
         store.rename(store.with_name("elsewhere"))
     store.write_text("in the way")
     job_id = client.enqueue("daily_zodiac_tts", {"text": "The stars are patient."})
-    until(lambda: "waits to keep its audio" in caplog.text)
+    until(lambda: "waits to keep its artifact" in caplog.text)
     store.unlink()
     job = client.result(job_id)
     assert job.state == "succeeded", job.error_message
