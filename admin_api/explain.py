@@ -19,9 +19,11 @@ from admin_api.services import Services, services
 from admin_api.sessions import Reading
 from routing import explanation, values
 from routing.access import Access
+from routing.cooldowns import Cooldowns
 from routing.explanation import Breakers, Candidate, Verdict
 from routing.snapshot import counted, load
 from store.tables import Admin
+from workers import fleet
 
 router = APIRouter(prefix="/feature-assignments", tags=["feature-assignments"], route_class=GuardedRoute)
 
@@ -117,7 +119,9 @@ def explained(asked: values.Request, session: Session, own: Services) -> Explana
     """What would become of a job now. `own`: the process's services, which see the whole configuration."""
     with own.pool.connection() as db:
         snapshot = counted(load(db, with_keys=False), db)
-    found = explanation.explain(snapshot, asked, now=datetime.now(UTC), breakers=_breakers(session))
+    found = explanation.explain(
+        snapshot, asked, now=datetime.now(UTC), breakers=_breakers(session), cooldowns=_cooldowns(own)
+    )
     composed = next((one.call for one in found.candidates if one.call is not None), None)
     winner = found.winner
     return Explanation(
@@ -152,6 +156,14 @@ WHERE NOT worker_is_lost(workers) GROUP BY provider_id""")
 
 def _breakers(session: Session) -> dict[UUID, Breakers]:
     return {row.provider_id: Breakers(row.open, row.workers) for row in session.execute(_BREAKERS)}
+
+
+def _cooldowns(own: Services) -> Cooldowns:
+    """What rests in the whole fleet."""
+    cooldowns = Cooldowns()
+    for each in fleet.look(own.line).resting:
+        cooldowns.merge(each)
+    return cooldowns
 
 
 def _prompt_error(candidates: tuple[Candidate, ...]) -> str | None:

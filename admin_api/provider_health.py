@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -14,7 +14,9 @@ from admin_api import fields
 from admin_api.refusals import NotFound
 from admin_api.security import GuardedRoute, allow_reading
 from admin_api.services import Services, Using
-from workers import provider_health
+from routing.breaker import circuit_at
+from routing.cooldowns import Cooldown
+from workers import fleet, provider_health
 from workers.provider_health import Health
 
 router = APIRouter(prefix="/providers", tags=["providers"], route_class=GuardedRoute)
@@ -64,14 +66,74 @@ class ProviderHealth(BaseModel):
     breakers: list[Breaker]
 
 
+class Limits(BaseModel):
+    """What all workers together keep to. Null: unlimited."""
+
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    max_concurrency: int | None
+
+
+class Resting(BaseModel):
+    """What no worker calls until then, after the provider refused it with an error of this class. `model` is
+    null where all models of the key rest; `times`: how often in a row."""
+
+    what: Literal["key", "route", "model"]
+    model: str | None
+    error_class: str
+    until: datetime
+    times: int
+
+
+class OpenBreaker(BaseModel):
+    """The breaker that all workers have open: when the next call is tried, and who opened it."""
+
+    probe_at: datetime
+    opened_by: str
+
+
+class DetailedHealth(ProviderHealth):
+    """A provider's health, and what holds for all workers now, as far as Redis can be asked."""
+
+    limits: Limits
+    fleet_breaker: OpenBreaker | None
+    resting: list[Resting]
+
+
 @router.get("/{provider_id}/health")
 @allow_reading
-def get_provider_health(provider_id: UUID, using: Using) -> ProviderHealth:
-    """A provider's recent calls and breakers."""
+def get_provider_health(provider_id: UUID, using: Using) -> DetailedHealth:
+    """A provider's recent calls, its breakers, its limits, and what rests."""
     with using.pool.connection() as db:
-        if db.execute("SELECT FROM ai_providers WHERE id = %s", [provider_id]).fetchone() is None:
+        row = db.execute(_PROVIDER, [provider_id]).fetchone()
+        if row is None:
             raise NotFound(f"There is no provider {provider_id}.")
-        return shown(provider_id, provider_health.health(db, provider_id))
+        found = shown(provider_id, provider_health.health(db, provider_id))
+    sight, now = fleet.look(using.line), datetime.now(UTC)
+    opened = sight.open.get(circuit_at(provider_id, row.pop("base_url")))
+    return DetailedHealth(
+        **dict(found),
+        limits=Limits(**row),
+        fleet_breaker=opened
+        and OpenBreaker(probe_at=now + timedelta(seconds=opened.seconds), opened_by=opened.worker),
+        resting=[_resting(each, now) for each in sight.resting if each.provider_id == provider_id],
+    )
+
+
+_PROVIDER = """
+SELECT base_url, requests_per_minute, tokens_per_minute, max_concurrency FROM ai_providers WHERE id = %s"""
+
+
+def _resting(each: Cooldown, now: datetime) -> Resting:
+    return Resting.model_validate(
+        {
+            "what": each.scope.partition(":")[0],
+            "model": each.model,
+            "error_class": each.error_class,
+            "until": now + timedelta(seconds=each.seconds),
+            "times": each.times,
+        }
+    )
 
 
 def health_of(using: Services, provider_ids: Sequence[UUID]) -> dict[UUID, ProviderHealth]:

@@ -36,6 +36,7 @@ from store.vault import Vault
 
 router = APIRouter(prefix="/providers", tags=["providers"], route_class=GuardedRoute)
 
+_LIMIT = "For all workers together; a job that meets it takes the next route, or waits without a thread."
 _NOT_ENFORCED = "Kept for later: workers do not enforce it in this release."
 
 
@@ -100,9 +101,11 @@ class ProviderBody(fields.Body):
     ] = None
     capabilities: fields.Capabilities = Field(default_factory=list)
     settings: fields.JsonObject = Field(default_factory=dict)
-    requests_per_minute: Annotated[Positive32 | None, Field(description=_NOT_ENFORCED)] = None
-    tokens_per_minute: Annotated[Positive32 | None, Field(description=_NOT_ENFORCED)] = None
-    max_concurrency: Annotated[Positive32 | None, Field(description=_NOT_ENFORCED)] = None
+    requests_per_minute: Annotated[Positive32 | None, Field(description=_LIMIT)] = None
+    tokens_per_minute: Annotated[
+        Positive32 | None, Field(description=f"Input and output together. {_LIMIT}")
+    ] = None
+    max_concurrency: Annotated[Positive32 | None, Field(description=f"Calls at a time. {_LIMIT}")] = None
     daily_token_limit: Annotated[Positive64 | None, Field(description=_NOT_ENFORCED)] = None
     monthly_token_limit: Annotated[Positive64 | None, Field(description=_NOT_ENFORCED)] = None
     allow_shared_for_normal_admins: bool = True

@@ -20,6 +20,7 @@ from workers.artifacts import Artifacts
 from workers.client import Client
 from workers.doorbells import Doorbells
 from workers.jobs import IdempotencyKey
+from workers.line import Line
 
 _CONNECTIONS = 10  # a request holds one for milliseconds; Starlette's 40 threads take turns
 
@@ -42,6 +43,7 @@ class Services:
     client: Client
     artifacts: Artifacts
     doorbells: Doorbells
+    line: Line
     transport: Transport
     once: IdempotencyKey | None = None
 
@@ -71,6 +73,8 @@ def opened(settings: Settings) -> Iterator[Services]:
         stack.callback(client.close)
         doorbells = Doorbells(settings.redis())
         stack.callback(doorbells.close)
+        line = Line(settings.redis())
+        stack.callback(line.close)
         transport = Transport()
         stack.callback(transport.close)
         yield Services(
@@ -82,6 +86,7 @@ def opened(settings: Settings) -> Iterator[Services]:
             client=client,
             artifacts=Artifacts(settings.artifacts_url),
             doorbells=doorbells,
+            line=line,
             transport=transport,
         )
 

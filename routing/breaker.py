@@ -3,14 +3,19 @@
 pybreaker keeps the state machine (closed, open, half-open, the count of failures in a row) and tells
 listeners. Admission is ours, because pybreaker's own ways are unfit for long calls in many threads:
 `call()` holds its lock for the whole call, so calls to a provider would run one after the other, and
-`calling()` lets every waiting thread through once half-open. Here a lock is held only to look and to report:
+`calling()` lets every waiting thread through once half-open. Here a lock is held only to look and to
+report:
 
     permit = breakers.admit(provider.id, probe_seconds=timeout)     # CircuitOpen while the provider is down
     ...the call...
     permit.succeeded() | permit.failed(error) | permit.abandoned()
 
-pybreaker reads the wall clock for its cool-down; ours runs on the monotonic clock, and pybreaker is only fed
-while closed or half-open, so its `reset_timeout` never comes into play. State is per process.
+pybreaker reads the wall clock for its cool-down; ours runs on the monotonic clock, and pybreaker is only
+fed while closed or half-open, so its `reset_timeout` never comes into play.
+
+State is per process, and a `Fleet` carries what changes to the others: openings and closings go out and
+come in beside the calls, and only who is about to probe asks first, for one probe is enough for all. So a
+healthy call asks nobody, and where the fleet cannot be reached each process goes on by itself.
 """
 
 from __future__ import annotations
@@ -21,12 +26,14 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeAlias
-from uuid import UUID
+from functools import lru_cache
+from typing import Protocol, TypeAlias
+from uuid import UUID, uuid5
 
 import pybreaker
 
 from routing.errors import CircuitOpen, ProviderError, RoutingError
+from routing.values import Provider
 
 CLOSED, OPEN, HALF_OPEN = "closed", "open", "half_open"
 
@@ -36,11 +43,57 @@ _FAILURES_IN_A_ROW = 5
 _WINDOW = 30.0  # seconds
 _WINDOW_CALLS = 20  # fewer say nothing about a rate
 _PROBE_GRACE = 5.0  # seconds that a probe's permit outlives its deadline
+_ASK_AGAIN = 1.0  # seconds until a process asks again whether it may probe
+_TESTING = "The provider kept failing; one call is just testing whether it is back."
 _NAMES = {
     pybreaker.STATE_CLOSED: CLOSED,
     pybreaker.STATE_OPEN: OPEN,
     pybreaker.STATE_HALF_OPEN: HALF_OPEN,
 }
+
+
+def circuit(provider: Provider) -> UUID:
+    """Which breaker: a provider that was given another address starts with a closed one."""
+    return circuit_at(provider.id, provider.base_url)
+
+
+@lru_cache(maxsize=1024)
+def circuit_at(provider_id: UUID, base_url: str) -> UUID:
+    """The breaker of a provider at an address."""
+    return uuid5(provider_id, base_url)
+
+
+class Fleet(Protocol):
+    """The other processes. None of this raises, and only `take_probe` may take time: half a second."""
+
+    def opened(self, circuit_id: UUID, seconds: float, probe: str) -> None:
+        """Ours has opened for so long, which ends the `probe`, if there was one."""
+
+    def closed(self, circuit_id: UUID, probe: str) -> None:
+        """Our probe succeeded."""
+
+    def take_probe(self, circuit_id: UUID, seconds: float) -> str | None:
+        """The right to probe, for all and for so long: its name, or None where somebody else has it."""
+
+    def gave_back(self, circuit_id: UUID, probe: str) -> None:
+        """Our probe came to nothing; another may be made at once."""
+
+
+class Alone:
+    """The fleet of one process."""
+
+    def opened(self, circuit_id: UUID, seconds: float, probe: str) -> None:
+        """Nobody to tell."""
+
+    def closed(self, circuit_id: UUID, probe: str) -> None:
+        """Nobody to tell."""
+
+    def take_probe(self, circuit_id: UUID, seconds: float) -> str | None:
+        """Nobody else would."""
+        return ""
+
+    def gave_back(self, circuit_id: UUID, probe: str) -> None:
+        """Nobody to tell."""
 
 
 class Permit:
@@ -84,7 +137,9 @@ class Breakers:
 
     Args:
         cooldown: seconds between opening and the probe.
-        on_change: told (provider id, old state, new state), outside of every lock.
+        on_change: told (circuit, old state, new state), outside of every lock, of what this process's own
+            calls changed.
+        fleet: the other processes.
         clock: monotonic seconds.
     """
 
@@ -93,10 +148,12 @@ class Breakers:
         *,
         cooldown: float = 30.0,
         on_change: OnChange | None = None,
+        fleet: Fleet | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cooldown = cooldown
         self._on_change = on_change
+        self._fleet = fleet or Alone()
         self._clock = clock
         self._lock = threading.Lock()
         self._circuits: dict[UUID, _Circuit] = {}
@@ -114,11 +171,15 @@ class Breakers:
             circuit = self._circuits.get(provider_id)
         return circuit.state if circuit else CLOSED
 
+    def merge(self, circuit_id: UUID, state: str, seconds: float) -> None:
+        """Take over from the fleet that a breaker opened, `seconds` before its next probe, or closed."""
+        self._circuit(circuit_id).merge(state, seconds)
+
     def _circuit(self, provider_id: UUID) -> _Circuit:
         with self._lock:
             if provider_id not in self._circuits:
                 self._circuits[provider_id] = _Circuit(
-                    provider_id, self._cooldown, self._clock, self._on_change
+                    provider_id, self._cooldown, self._clock, self._on_change, self._fleet
                 )
             return self._circuits[provider_id]
 
@@ -131,19 +192,26 @@ class _Circuit(pybreaker.CircuitBreakerListener):
     """
 
     def __init__(
-        self, provider_id: UUID, cooldown: float, clock: Callable[[], float], on_change: OnChange | None
+        self,
+        provider_id: UUID,
+        cooldown: float,
+        clock: Callable[[], float],
+        on_change: OnChange | None,
+        fleet: Fleet,
     ) -> None:
         self._provider_id = provider_id
         self._cooldown = cooldown
         self._clock = clock
         self._on_change = on_change
+        self._fleet = fleet
         self._lock = threading.Lock()
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=_FAILURES_IN_A_ROW, listeners=[self], throw_new_error_on_trip=False
         )
         self._epoch = 0
-        self._opened_at = 0.0
-        self._probe_until: float | None = None
+        self._retry_at = 0.0
+        self._probe = ""
+        self._probe_until: float | None = None  # while one asks for the probe, or makes it
         self._window = _Window()
         self._changes: list[tuple[str, str]] = []
 
@@ -153,17 +221,44 @@ class _Circuit(pybreaker.CircuitBreakerListener):
 
     def admit(self, probe_seconds: float) -> Permit:
         with self._lock:
-            permit = self._admitted(probe_seconds)
+            if self.state == CLOSED:
+                return Permit(self, CLOSED, self._epoch)
+            self._refuse_unless_due()
+            self._probe_until = self._clock() + probe_seconds + _PROBE_GRACE  # the others need not ask
+        probe = self._fleet.take_probe(self._provider_id, probe_seconds + _PROBE_GRACE)
+        with self._lock:
+            permit = self._admitted(probe, probe_seconds)
             changes = self._drained()
+        if probe is not None and permit.state == CLOSED:
+            self._fleet.gave_back(self._provider_id, probe)
         self._tell(changes)
         return permit
 
     def report(self, epoch: int, verdict: bool | None) -> None:
         with self._lock:
+            probe, is_probe = self._probe, self.state == HALF_OPEN and epoch == self._epoch
             if epoch == self._epoch:
                 self._judge(verdict)
             changes = self._drained()
+        if is_probe and verdict is None:
+            self._fleet.gave_back(self._provider_id, probe)
+        for _, new in changes:
+            if new == OPEN:
+                self._fleet.opened(self._provider_id, self._cooldown, probe)
+            else:
+                self._fleet.closed(self._provider_id, probe)
         self._tell(changes)
+
+    def merge(self, state: str, seconds: float) -> None:
+        """What the fleet found. A probe of our own that is under way knows better than an opening."""
+        with self._lock:
+            if state == CLOSED and self.state != CLOSED:
+                self._breaker.close()
+            elif state == OPEN and self.state != HALF_OPEN:
+                if self.state == CLOSED:
+                    self._breaker.open()
+                self._retry_at = self._clock() + seconds
+            self._drained()
 
     def state_change(
         self,
@@ -176,21 +271,27 @@ class _Circuit(pybreaker.CircuitBreakerListener):
         self._probe_until = None
         self._window = _Window()
         if new_state.name == pybreaker.STATE_OPEN:
-            self._opened_at = self._clock()
+            self._retry_at = self._clock() + self._cooldown
         old = _NAMES[old_state.name] if old_state else CLOSED
         self._changes.append((old, _NAMES[new_state.name]))
 
-    def _admitted(self, probe_seconds: float) -> Permit:
-        state, now = self.state, self._clock()
-        if state == CLOSED:
-            return Permit(self, CLOSED, self._epoch)
-        wait = self._opened_at + self._cooldown - now
-        if state == OPEN and wait > 0:
+    def _refuse_unless_due(self) -> None:
+        now = self._clock()
+        if self._probe_until is not None and now < self._probe_until:
+            raise CircuitOpen(_TESTING)
+        if self.state == OPEN and now < self._retry_at:
+            wait = self._retry_at - now
             raise CircuitOpen(f"The provider keeps failing; it is tried again in {wait:.0f} s.")
-        if state == HALF_OPEN and self._probe_until is not None and now < self._probe_until:
-            raise CircuitOpen("The provider kept failing; one call is just testing whether it is back.")
+
+    def _admitted(self, probe: str | None, probe_seconds: float) -> Permit:
+        if self.state == CLOSED:  # somebody else's probe succeeded while we asked
+            return Permit(self, CLOSED, self._epoch)
+        if probe is None:
+            self._probe_until = self._clock() + _ASK_AGAIN
+            raise CircuitOpen(_TESTING)
         self._breaker.half_open()  # a new epoch, also where a lost probe's permit ran out
-        self._probe_until = now + probe_seconds + _PROBE_GRACE
+        self._probe = probe
+        self._probe_until = self._clock() + probe_seconds + _PROBE_GRACE
         return Permit(self, HALF_OPEN, self._epoch)
 
     def _judge(self, verdict: bool | None) -> None:

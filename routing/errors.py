@@ -18,6 +18,10 @@
     │   │   └── PoolTimedOut           timeout, but of our own making
     │   └── ConnectionFailed           connection      trips the breaker
     ├── CircuitOpen                    overloaded      no call was made: the breaker is open
+    ├── RateWait                       rate_wait       no call was made: it is not its turn yet
+    ├── KeySpent                       quota           no call was made: the key's quota was used up just now
+    ├── KeyRefused                     auth            no call was made: the key was refused just now
+    ├── ModelMissing                   not_found       no call was made: the provider did not know it just now
     ├── ConfigurationError             configuration   a row must be mended
     ├── NoAccess                       no_access       the caller may not use this provider
     ├── LimitSpent                     budget          the caller's own key has used up its month
@@ -49,6 +53,7 @@ class RoutingError(Exception):
         retries_route: may be tried again on the same route within this run.
         tries_backup: the next route may succeed where this one failed.
         retryable: the job may succeed later, so it goes back to the queue when every route is spent.
+        is_wait: nothing failed, its turn is later: it goes back for `retry_after` seconds, uncounted.
     """
 
     error_class: ClassVar[str]
@@ -56,6 +61,9 @@ class RoutingError(Exception):
     retries_route: ClassVar[bool] = False
     tries_backup: ClassVar[bool] = False
     retryable: ClassVar[bool] = False
+    is_wait: ClassVar[bool] = False
+
+    retry_after: float | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -228,6 +236,34 @@ class CircuitOpen(RoutingError):
     error_class = "overloaded"
     tries_backup = True
     retryable = True
+
+
+class RateWait(RoutingError):
+    """It is not this call's turn yet: `retry_after` seconds from now it may be. No call was made."""
+
+    error_class = "rate_wait"
+    tries_backup = True
+    retryable = True
+    is_wait = True
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class KeySpent(RoutingError):
+    error_class = "quota"
+    tries_backup = True
+
+
+class KeyRefused(RoutingError):
+    error_class = "auth"
+    tries_backup = True
+
+
+class ModelMissing(RoutingError):
+    error_class = "not_found"
+    tries_backup = True
 
 
 class ConfigurationError(RoutingError):

@@ -8,8 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from routing import prompts
+from routing import limits, prompts
 from routing.admission import check_input
+from routing.cooldowns import Cooldowns
 from routing.errors import CircuitOpen, RoutingError
 from routing.providers import codec
 from routing.resolver import resolve
@@ -70,7 +71,12 @@ class Explanation:
 
 
 def explain(
-    snapshot: Snapshot, request: Request, *, now: datetime, breakers: Mapping[UUID, Breakers]
+    snapshot: Snapshot,
+    request: Request,
+    *,
+    now: datetime,
+    breakers: Mapping[UUID, Breakers],
+    cooldowns: Cooldowns | None = None,
 ) -> Explanation:
     """Explain what a job with this request would meet at `now`; `breakers` by provider."""
     try:
@@ -89,6 +95,7 @@ def explain(
             considered,
             None if refused else request,
             breakers.get(considered.provider.id, Breakers()),
+            cooldowns or Cooldowns(),
             Verdict.BACKUP if is_won else Verdict.WINS,
         )
         is_won = is_won or tried.verdict is Verdict.WINS
@@ -127,7 +134,12 @@ def _passed_over(over: PassedOver) -> Candidate:
 
 
 def _tried(
-    plan: Plan, route: Route, request: Request | None, breakers: Breakers, verdict: Verdict
+    plan: Plan,
+    route: Route,
+    request: Request | None,
+    breakers: Breakers,
+    cooldowns: Cooldowns,
+    verdict: Verdict,
 ) -> Candidate:
     """What a worker would make of a route. Without a request no call is composed."""
     call: Call | None = None
@@ -138,6 +150,7 @@ def _tried(
         if request is not None:
             call = prompts.compose(plan.feature, plan.assignment, route, request)
             speaker.encode(call, None)
+        cooldowns.check(route, call.voice if call else None)
     except RoutingError as error:
         verdict, error_class, reason = Verdict.PASSED_OVER, error.error_class, error.message
     if breakers.is_open and reason is None:
@@ -169,6 +182,8 @@ def _notes(plan: Plan, route: Route, breakers: Breakers) -> tuple[str, ...]:
         notes.append("Its provider has no key stored: calls are sent without one.")
     if route.model.retires_at is not None:
         notes.append(f"It is called until {route.model.retires_at} (its retires_at), and not after.")
+    if limits.is_limited(route.provider):
+        notes.append("Its provider is limited: beyond that it is passed over until there is room again.")
     if 0 < breakers.open < breakers.workers:
         notes.append(f"Its breaker is open in {breakers.open} of {breakers.workers} worker processes.")
     return tuple(notes)

@@ -8,8 +8,8 @@
                                  │└── wait ≤ 2 s, if the assignment, the deadline and the retry budget allow
                                  └─▶ error: next route if it `tries_backup`, else the end ─▶ Outcome(error)
 
-One try is: breaker ─▶ unseal ─▶ encode ─▶ send ─▶ decode. Each becomes an Attempt. Errors are values here:
-nothing that a provider, a row or a job's input can do makes `execute` raise.
+One try is: cool-downs ─▶ breaker ─▶ limits ─▶ unseal ─▶ encode ─▶ send ─▶ decode. Each becomes an Attempt.
+Errors are values here: nothing that a provider, a row or a job's input can do makes `execute` raise.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
-from uuid import UUID, uuid5
 
-from routing import attachments, outputs, pricing, prompts
-from routing.breaker import OPEN, Breakers
+from routing import attachments, limits, outputs, pricing, prompts
+from routing.breaker import OPEN, Breakers, Permit, circuit
+from routing.cooldowns import PAUSE_SECONDS, Cooldowns
 from routing.errors import (
     CircuitOpen,
     ConfigurationError,
@@ -34,9 +33,11 @@ from routing.errors import (
     NoAccess,
     OutputRejected,
     ProviderError,
+    RateLimited,
     RoutingError,
     UnsupportedParameter,
 )
+from routing.limits import Limits, Ticket
 from routing.providers import codec
 from routing.providers.refusals import Refusals
 from routing.providers.wire import Codec, HttpResponse, scrubbed
@@ -68,6 +69,8 @@ _refusals = Refusals()  # of this process
 class _Tools:
     transport: Transport
     breakers: Breakers
+    cooldowns: Cooldowns
+    limits: Limits
     vault: Vault
     budget: RetryBudget
     still_ours: Callable[[], bool]
@@ -96,6 +99,8 @@ def execute(
     *,
     transport: Transport,
     breakers: Breakers,
+    cooldowns: Cooldowns,
+    limits: Limits,
     vault: Vault,
     budget: RetryBudget,
     still_ours: Callable[[], bool],
@@ -105,7 +110,8 @@ def execute(
     `still_ours` is asked before every call; once it says no, the run stops with class `cancelled`. Blocks for
     at most the request's deadline, or the sum of the calls' timeouts and of waits of at most 2 s.
     """
-    run = _Run(plan, request, _Tools(transport, breakers, vault, budget, still_ours))
+    tools = _Tools(transport, breakers, cooldowns, limits, vault, budget, still_ours)
+    run = _Run(plan, request, tools)
     if not plan.routes:
         return _failed(run, _no_route(plan))
     try:
@@ -159,16 +165,19 @@ def _serve(run: _Run, route: Route) -> Reply | RoutingError:
 
 
 def _try(run: _Run, route: Route, call: Call) -> Reply | RoutingError:
-    """One call, recorded and reported to the breaker."""
+    """One call, recorded and reported to whoever decides about the next ones."""
     provider = route.provider
     watch = _Stopwatch()
     timeout = _timeout(run, provider)
     try:
+        run.tools.cooldowns.check(route, call.voice)
         permit = run.tools.breakers.admit(circuit(provider), probe_seconds=timeout)
-    except CircuitOpen as error:
-        run.attempts.append(_attempt(run, route, watch, breaker=OPEN, error=error))
+        ticket = _ticket(run, call, permit, timeout)
+    except RoutingError as error:
+        state = OPEN if isinstance(error, CircuitOpen) else run.tools.breakers.state(circuit(provider))
+        run.attempts.append(_attempt(run, route, watch, breaker=state, error=error))
         return error
-    result: Reply | RoutingError
+    result: Reply | RoutingError | None = None  # as it stays where a bug on our side ends the call
     try:
         result = _called(run, call, timeout)
         permit.succeeded()
@@ -177,19 +186,47 @@ def _try(run: _Run, route: Route, call: Call) -> Reply | RoutingError:
         permit.failed(error)
     finally:
         permit.abandoned()  # only where neither was reported: a bug on our side must not keep the probe
+        if ticket is not None:
+            ticket.ended(_used_tokens(result))
     if isinstance(result, Reply):
+        run.tools.cooldowns.answered(call)
         run.attempts.append(_attempt(run, route, watch, breaker=permit.state, reply=result))
     else:
+        if isinstance(result, ProviderError):
+            run.tools.cooldowns.refused(call, result)
         run.attempts.append(_attempt(run, route, watch, breaker=permit.state, error=result))
     return result
 
 
-def circuit(provider: Provider) -> UUID:
-    """Which breaker: a provider that was given another address starts with a closed one."""
-    return _circuit(provider.id, provider.base_url)
+def _ticket(run: _Run, call: Call, permit: Permit, timeout: float) -> Ticket | None:
+    """Leave to call a provider that is limited; None for others. Raises RateWait."""
+    if not limits.is_limited(call.route.provider):
+        return None
+    try:
+        return run.tools.limits.take(call, seconds=timeout, is_last=_has_no_way_out(run, call.route))
+    except BaseException:
+        permit.abandoned()
+        raise
 
 
-_circuit = lru_cache(maxsize=1024)(uuid5)
+def _has_no_way_out(run: _Run, route: Route) -> bool:
+    """Whether a job that is not let through here is likely to have to wait: routes after this one are limited
+    as well, or known to be down."""
+    places = [place for place, other in enumerate(run.plan.routes) if other is route]
+    return all(
+        limits.is_limited(other.provider) or run.tools.breakers.state(circuit(other.provider)) == OPEN
+        for other in run.plan.routes[places[0] + 1 :]
+    )
+
+
+def _used_tokens(result: Reply | RoutingError | None) -> int | None:
+    """Tokens that a call has used; None where nobody knows."""
+    if isinstance(result, Reply):
+        return limits.used_tokens(result.usage)
+    if isinstance(result, ProviderError):
+        used, was_refused = limits.used_tokens(result.usage), _cost_of_failure(result) is not None
+        return 0 if used is None and was_refused else used
+    return None if result is None else 0
 
 
 def _called(run: _Run, call: Call, timeout: float) -> Reply:
@@ -263,6 +300,8 @@ def _wait_before_retry(run: _Run, route: Route, error: RoutingError, retries: in
     wanted = error.retries_route if error.should_retry is None else error.should_retry
     backoff = 0.5 * 2**retries * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
     wait = backoff if error.retry_after is None else error.retry_after
+    if isinstance(error, RateLimited) and error.retry_after is None:
+        wait = PAUSE_SECONDS  # the route rests that long
     left = run.seconds_left()
     if not wanted or wait > _LONGEST_WAIT or (left is not None and wait >= left):
         return None
@@ -307,13 +346,16 @@ def _no_route(plan: Plan) -> RoutingError:
 
 
 def _failed(run: _Run, error: RoutingError) -> Outcome:
-    waits = [e.retry_after for e in run.errors if isinstance(e, ProviderError) and e.retry_after is not None]
+    waits = [e.retry_after for e in run.errors if e.retry_after is not None]
     return Outcome(
         tuple(run.attempts),
         error_class=error.error_class,
         error_message=error.message,
         retryable=error.retryable,
         retry_after=min(waits, default=None),
+        is_wait=error.retryable
+        and any(e.is_wait for e in run.errors)
+        and not any(attempt.called for attempt in run.attempts),
     )
 
 

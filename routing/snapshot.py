@@ -191,7 +191,8 @@ FROM ai_models"""
 
 _PROVIDERS = """
 SELECT id, slug, type, base_url, api_version, organization, settings, {key}, key_version,
-       allow_shared_for_normal_admins, allow_private_network, timeout_seconds, is_active
+       allow_shared_for_normal_admins, allow_private_network, timeout_seconds, is_active,
+       requests_per_minute, tokens_per_minute, max_concurrency
 FROM ai_providers"""
 
 _ASSIGNMENTS = """

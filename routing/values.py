@@ -73,6 +73,9 @@ class Provider:
     allow_private_network: bool
     timeout_seconds: float | None
     is_active: bool
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +372,8 @@ class Outcome:
     """How a run ended: a `reply` and the `route` it came by, or an `error`.
 
     `error` is the one to tell the user: of several routes' errors the first retryable one, else the first.
-    `retry_after` is the shortest wait, in seconds, that any route asked for.
+    `retry_after` is the shortest wait, in seconds, that any route asked for; `is_wait`: some route only waits
+    for its turn, so the job's going back is no retry.
     """
 
     attempts: tuple[Attempt, ...]
@@ -379,3 +383,4 @@ class Outcome:
     error_message: str | None = None
     retryable: bool = False
     retry_after: float | None = None
+    is_wait: bool = False

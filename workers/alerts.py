@@ -19,6 +19,7 @@ Kind: TypeAlias = Literal[
     "unknown_price",
     "key_refused",
     "quota_exhausted",
+    "model_missing",
     "breaker_open",
     "poison_job",
     "model_retires",

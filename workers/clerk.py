@@ -19,8 +19,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import DictRow
 
-from routing.breaker import CLOSED, OPEN
-from routing.failover import circuit
+from routing.breaker import CLOSED, OPEN, circuit
 from routing.snapshot import Snapshots
 from routing.values import Provider
 from store.database import UNAVAILABLE, Pool
@@ -42,6 +41,7 @@ class Clerk:
         snapshots: tell which provider a breaker belongs to.
         breaker_state: `closed`, `open` or `half_open`, of a circuit.
         in_flight: how many jobs run in this process.
+        share: told with every beat how many processes there are.
         is_stopping: set once it takes no more jobs.
         pause_seconds: between two counts, among all processes.
     """
@@ -54,6 +54,7 @@ class Clerk:
         *,
         breaker_state: Callable[[UUID], str],
         in_flight: Callable[[], int],
+        share: Callable[[int], None],
         is_stopping: threading.Event,
         pause_seconds: float,
     ) -> None:
@@ -62,6 +63,7 @@ class Clerk:
         self._itself = itself
         self._breaker_state = breaker_state
         self._in_flight = in_flight
+        self._share = share
         self._is_stopping = is_stopping
         self._pause_seconds = pause_seconds
         self._lock = threading.Lock()
@@ -108,6 +110,7 @@ class Clerk:
                 presence.beat(
                     db, self._itself, in_flight=self._in_flight(), is_stopping=self._is_stopping.is_set()
                 )
+                self._share(presence.count_living(db))
             self._report_breakers(db)
             if now >= self._next_look:
                 self._next_look = now + _LOOK_SECONDS

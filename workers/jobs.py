@@ -232,14 +232,16 @@ def put_back(
     delay_seconds: float,
     cost_usd: Decimal,
     seconds_left: float | None = None,
+    is_retry: bool = True,
 ) -> bool:
-    """Return a failed job to the queue, due after the delay, and record this run's calls.
+    """Return a job to the queue, due after the delay, and record this run's calls.
 
     `seconds_left` are those until the deadline that its assignment gave it, which no retry prolongs.
     Returns False where the lease is no longer ours; nothing was written then.
     """
     values = {
         "delay": delay_seconds,
+        "retries": int(is_retry),
         "seconds_left": seconds_left,
         "cost_usd": cost_usd,
         "calls": _called(attempts),

@@ -24,6 +24,7 @@ from uuid import UUID, uuid4
 
 from routing import failover
 from routing.breaker import Breakers
+from routing.cooldowns import Cooldowns
 from routing.errors import RoutingError
 from routing.resolver import resolve as resolve_plan
 from routing.retry_budget import RetryBudget
@@ -36,6 +37,7 @@ from workers import jobs, retry, usage
 from workers.artifacts import ArtifactError, Artifacts
 from workers.completer import Completer
 from workers.leases import Leases
+from workers.limits import SharedLimits
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ class Tools:
     completer: Completer
     transport: Transport
     breakers: Breakers
+    cooldowns: Cooldowns
+    limits: SharedLimits
     budget: RetryBudget
     vault: Vault
     artifacts: Artifacts
@@ -140,6 +144,8 @@ def call(execution: Execution, tools: Tools) -> Execution:
         execution.request,
         transport=tools.transport,
         breakers=tools.breakers,
+        cooldowns=tools.cooldowns,
+        limits=tools.limits,
         vault=tools.vault,
         budget=tools.budget,
         still_ours=lambda: tools.leases.is_ours(execution.job),
@@ -185,7 +191,13 @@ def record(execution: Execution, tools: Tools) -> None:
         def write() -> bool:
             with tools.pool.connection() as db:
                 return jobs.put_back(
-                    db, execution.job, rows, delay_seconds=delay, cost_usd=cost, seconds_left=left
+                    db,
+                    execution.job,
+                    rows,
+                    delay_seconds=delay,
+                    is_retry=not outcome.is_wait,
+                    cost_usd=cost,
+                    seconds_left=left,
                 )
     else:
         completion = jobs.Completion(execution.job, _ending(execution), rows)
@@ -263,6 +275,8 @@ def _retry_delay(execution: Execution) -> float | None:
     outcome, plan = execution.outcome, execution.plan
     if outcome is None or outcome.reply is not None or not outcome.retryable:
         return None
+    if outcome.is_wait:
+        return retry.wait(outcome.retry_after, seconds_left=_seconds_left(execution))
     policy = retry.Policy()
     if plan is not None:
         policy = retry.Policy(plan.assignment.max_retries, plan.assignment.retry_delay_seconds)

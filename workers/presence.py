@@ -63,6 +63,13 @@ def beat(db: Database, presence: Presence, *, in_flight: int, is_stopping: bool)
     db.execute(_BEAT, {**values, "in_flight": in_flight, "is_stopping": is_stopping})
 
 
+def count_living(db: Database) -> int:
+    """How many worker processes there are."""
+    row = db.execute("SELECT count(*) AS living FROM workers WHERE NOT worker_is_lost(workers)").fetchone()
+    assert row is not None, "an aggregate always has its row"  # noqa: S101
+    return int(row["living"])
+
+
 def leave(db: Database, worker_id: str) -> None:
     """Take a process that stops off the list."""
     db.execute(_LEAVE, {"id": worker_id})

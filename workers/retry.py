@@ -1,4 +1,4 @@
-"""When a failed job tries again. Pure: a policy, a count and a wish in, a delay or None out."""
+"""When a job that did not succeed runs again. Pure: a policy, a count and a wish in, a delay or None out."""
 
 from __future__ import annotations
 
@@ -32,4 +32,14 @@ def delay(
         return None
     ceiling = min(policy.delay_seconds * 2.0 ** min(retries, 32), LONGEST_SECONDS)
     pause = max(random.uniform(0, ceiling), retry_after or 0.0)  # noqa: S311 - jitter is no secret
+    return None if seconds_left is not None and pause >= seconds_left else pause
+
+
+def wait(retry_after: float | None, *, seconds_left: float | None) -> float | None:
+    """Seconds until a job whose turn is later runs again; None where its deadline comes first.
+
+    A little more than it was told, at random, lest all that wait for one instant come at once.
+    """
+    told = retry_after or 0.0
+    pause = told + random.uniform(0, min(1.0 + told / 20, 60.0))  # noqa: S311 - jitter is no secret
     return None if seconds_left is not None and pause >= seconds_left else pause

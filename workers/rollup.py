@@ -275,6 +275,11 @@ SELECT 'quota_exhausted', 'providers', provider_id::text, count(*),
     format('The quota at %%s is used up: %%s. Raise it there, or wait.', max(provider), max(said))
 FROM recent WHERE error_class = 'quota' AND NOT is_personal GROUP BY provider_id
 UNION ALL
+SELECT 'model_missing', 'models', model_row_id::text, count(*),
+    format('%%s does not know %%s: %%s. Correct its name, or assign another.', max(provider), max(model),
+        rtrim(max(said), '. '))
+FROM recent WHERE error_class = 'not_found' AND model_row_id IS NOT NULL GROUP BY model_row_id
+UNION ALL
 SELECT 'unknown_price', 'models', model_row_id::text, count(*),
     format('Calls of %%s at %%s cost nobody knows how much. Add a price: POST /models/%%s/prices.',
         max(model), max(provider), model_row_id)

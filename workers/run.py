@@ -113,6 +113,7 @@ def _clerk(settings: Settings, runtime: Runtime, pool: Pool, lanes: Sequence[str
         itself,
         breaker_state=tools.breakers.state,
         in_flight=runtime.leases.count,
+        share=tools.limits.share,
         is_stopping=tools.stopping,
         pause_seconds=settings.feeder_seconds,
     )

@@ -8,6 +8,7 @@ import socket
 import threading
 
 from routing.breaker import Breakers, OnChange
+from routing.cooldowns import Cooldowns
 from routing.retry_budget import RetryBudget
 from routing.snapshot import Snapshots
 from routing.transport import Transport
@@ -16,8 +17,11 @@ from store.settings import Settings
 from store.vault import Keyring, Vault
 from workers.artifacts import Artifacts
 from workers.completer import Completer
+from workers.fleet import Fleet
 from workers.leases import Leases
 from workers.lifecycle import Tools
+from workers.limits import SharedLimits
+from workers.line import Line
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +54,21 @@ class Runtime:
             self._beats, lease_seconds=settings.lease_seconds, beat_seconds=settings.heartbeat_seconds
         )
         self._transport = Transport(private_inputs=settings.private_inputs)
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        self._line = Line(settings.redis())
+        self._fleet = Fleet(self._line, worker)
         self.tools = Tools(
-            worker=f"{socket.gethostname()}:{os.getpid()}",
+            worker=worker,
             pool=self.pool,
             snapshots=Snapshots(self.pool, with_keys=True),
             leases=self.leases,
             completer=Completer(self.pool, self.leases.count),
             transport=self._transport,
-            breakers=Breakers(cooldown=settings.breaker_cooldown_seconds, on_change=on_breaker_change),
+            breakers=Breakers(
+                cooldown=settings.breaker_cooldown_seconds, on_change=on_breaker_change, fleet=self._fleet
+            ),
+            cooldowns=Cooldowns(board=self._fleet),
+            limits=SharedLimits(self._line, self._fleet.soon),
             budget=RetryBudget(),
             vault=Vault(Keyring.load(settings)),
             artifacts=Artifacts(settings.artifacts_url),
@@ -66,8 +77,9 @@ class Runtime:
         )
 
     def start(self) -> None:
-        """Begin to prolong leases."""
+        """Begin to prolong leases, and to hear of the other processes."""
         self.leases.start()
+        self._fleet.start(self.tools.breakers, self.tools.cooldowns)
 
     def close(self) -> None:
         """Give back what still runs, and close."""
@@ -77,6 +89,8 @@ class Runtime:
                 logger.info("%d unfinished jobs went back to the queue.", released)
         except UNAVAILABLE as error:
             logger.warning("Unfinished jobs wait for their leases to run out: %s", error)
+        self._fleet.stop()
+        self._line.close()
         self._transport.close()
         self._beats.close()
         self.pool.close()

@@ -155,8 +155,8 @@ WITH ended AS (
     SELECT
         id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id, token_id,
         created_at, now() + %(delay)s * interval '1 second', %(delay)s > 0,
-        least(deadline_at, now() + %(seconds_left)s::float8 * interval '1 second'), run, retries + 1,
-        calls + %(calls)s, cost_usd + %(cost_usd)s, retry_of, crashes
+        least(deadline_at, now() + %(seconds_left)s::float8 * interval '1 second'), run,
+        retries + %(retries)s, calls + %(calls)s, cost_usd + %(cost_usd)s, retry_of, crashes
     FROM ended
 ), calls AS (
     {_INSERT_CALLS} WHERE EXISTS (SELECT FROM ended) ON CONFLICT DO NOTHING

@@ -12,8 +12,10 @@ import pytest
 
 from routing.attachments import gather
 from routing.breaker import Breakers
+from routing.cooldowns import Cooldowns
 from routing.errors import InputRejected, InputUnavailable, RoutingError
 from routing.failover import execute
+from routing.limits import ProcessLimits
 from routing.media import wav
 from routing.retry_budget import RetryBudget
 from routing.transport import Transport
@@ -167,6 +169,8 @@ def _tools() -> Iterator[dict[str, Any]]:
         yield {
             "transport": transport,
             "breakers": Breakers(),
+            "cooldowns": Cooldowns(),
+            "limits": ProcessLimits(),
             "vault": VAULT,
             "budget": RetryBudget(),
             "still_ours": lambda: True,

@@ -14,8 +14,10 @@ from llmock.chaos import ChaosSettings
 from llmock.testing import LLMockServer
 
 from routing.breaker import Breakers
+from routing.cooldowns import Cooldowns
 from routing.errors import AuthFailed, Overloaded, ProviderError, QuotaExhausted, RateLimited, ServerError
 from routing.failover import execute
+from routing.limits import ProcessLimits
 from routing.media import audio_type, image_type
 from routing.providers import CODECS, classify, codec, probe
 from routing.retry_budget import RetryBudget
@@ -240,6 +242,8 @@ def _ran(transport: Transport, route: Route, **plan: object) -> Outcome:
         factories.request(),
         transport=transport,
         breakers=Breakers(),
+        cooldowns=Cooldowns(),
+        limits=ProcessLimits(),
         vault=VAULT,
         budget=RetryBudget(),
         still_ours=lambda: True,
@@ -314,6 +318,8 @@ def test_failover_is_the_same_whoever_fails(
             factories.request({"text": "Hello."}),
             transport=transport,
             breakers=Breakers(),
+            cooldowns=Cooldowns(),
+            limits=ProcessLimits(),
             vault=VAULT,
             budget=RetryBudget(),
             still_ours=lambda: True,

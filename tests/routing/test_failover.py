@@ -6,16 +6,18 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from routing.breaker import Breakers
+from routing.breaker import Breakers, circuit
+from routing.cooldowns import Cooldowns
 from routing.errors import RoutingError, ServerError
-from routing.failover import circuit, execute
+from routing.failover import execute
+from routing.limits import Limits, ProcessLimits
 from routing.retry_budget import RetryBudget
 from routing.transport import Transport
 from routing.values import AttemptOutcome, Capability, Outcome, PassedOver, Plan, Request, Route
@@ -34,6 +36,8 @@ class Bench:
     transport: Transport
     breakers: Breakers
     budget: RetryBudget
+    cooldowns: Cooldowns = field(default_factory=Cooldowns)
+    limits: Limits = field(default_factory=ProcessLimits)
 
     def run(
         self, plan: Plan, request: Request | None = None, still_ours: Callable[[], bool] = lambda: True
@@ -43,6 +47,8 @@ class Bench:
             request or factories.request(),
             transport=self.transport,
             breakers=self.breakers,
+            cooldowns=self.cooldowns,
+            limits=self.limits,
             vault=VAULT,
             budget=self.budget,
             still_ours=still_ours,
@@ -205,6 +211,7 @@ def test_retries_stop_when_the_budget_is_spent(bench: Bench) -> None:
         runs = 10
         for _ in range(runs):
             bench.run(factories.plan(route, max_retries=1))
+            time.sleep(0.005)  # until the route may be called again
     retries = len(server.seen) - runs
     assert retries == 3  # the floor; a fifth of so few calls would be less
 

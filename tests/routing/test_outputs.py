@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from routing.breaker import Breakers
+from routing.cooldowns import Cooldowns
 from routing.failover import execute
+from routing.limits import ProcessLimits
 from routing.retry_budget import RetryBudget
 from routing.schemas import is_strict
 from routing.transport import Transport
@@ -42,6 +44,8 @@ def _ran(plan: Plan) -> Outcome:
             factories.request(),
             transport=transport,
             breakers=Breakers(),
+            cooldowns=Cooldowns(),
+            limits=ProcessLimits(),
             vault=VAULT,
             budget=RetryBudget(),
             still_ours=lambda: True,

@@ -272,3 +272,45 @@ def test_keys_reach_the_provider_and_nothing_else(
     client.result(client.enqueue(TEXT, ARIES))
     assert sandbox.calls()["calls"][-1]["key"].endswith(CANARY[-4:])
     assert CANARY not in caplog.text
+
+
+def test_a_limited_job_waits_for_its_turn_and_that_is_no_retry(
+    client: Client, worker: WorkerProcess, rows: Rows, sandbox: Sandbox, db: Pool
+) -> None:
+    provider = rows.provider("limited", sandbox.openai, requests_per_minute=90)
+    rows.assign(TEXT, rows.model(provider, "text-1"), user=PROMPT, max_retries=0)
+    jobs_ = [client.result(job_id) for job_id in [client.enqueue(TEXT, ARIES) for _ in range(4)]]
+    assert {job.state for job in jobs_} == {"succeeded"}
+    called = sorted(attempt.started_at for job in jobs_ for attempt in job.attempts if attempt.status)
+    assert (called[-1] - called[0]).total_seconds() >= 2.0  # 90 a minute, after a start without a burst
+    waited = [attempt for job in jobs_ for attempt in job.attempts if attempt.error_class == "rate_wait"]
+    assert len(waited) >= 3
+    assert all("passed over until" in (attempt.error_message or "") for attempt in waited)
+    assert {job.attempt_count for job in jobs_} == {1}
+    with db.connection() as connection:
+        assert connection.execute("SELECT DISTINCT retries FROM job_history").fetchall() == [{"retries": 0}]
+
+
+def test_what_a_limit_does_not_let_through_goes_to_the_backup_at_once(
+    client: Client, worker: WorkerProcess, rows: Rows, sandbox: Sandbox
+) -> None:
+    limited = rows.model(rows.provider("limited", sandbox.openai, requests_per_minute=1), "text-1")
+    backup = rows.model(rows.provider("backup", sandbox.anthropic, type="anthropic"), "text-2")
+    rows.assign(TEXT, limited, backup, user=PROMPT, max_retries=0)
+    jobs_ = [client.result(client.enqueue(TEXT, ARIES)) for _ in range(3)]
+    assert [job.provider for job in jobs_] == ["limited", "backup", "backup"]
+
+
+def test_nobody_calls_before_retry_after(
+    client: Client, worker: WorkerProcess, rows: Rows, sandbox: Sandbox
+) -> None:
+    model = rows.model(rows.provider("primary", sandbox.openai), "text-1")
+    rows.assign(TEXT, model, user=PROMPT, max_retries=1, retry_delay_seconds=0.05)
+    sandbox.fault("status", status=429, count=1, retry_after=3)
+    ids = [client.enqueue(TEXT, ARIES)]
+    until(lambda: sandbox.calls()["count"] == 1)
+    ids += [client.enqueue(TEXT, ARIES) for _ in range(6)]
+    assert {client.result(job_id).state for job_id in ids} == {"succeeded"}
+    first, *others = (datetime.fromisoformat(call["at"]) for call in sandbox.calls()["calls"])
+    assert len(others) == 7
+    assert min(others) - first >= timedelta(seconds=3)

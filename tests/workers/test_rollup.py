@@ -282,12 +282,14 @@ def test_alerts_tell_of_what_has_just_happened(db: Pool, owner: Owner) -> None:
         call(outcome="failed", error_class="auth", error_message="bad key", status=401, cost_usd=0),
         call(outcome="failed", error_class="auth", key_version=-1, provider_id=MODEL_ID, cost_usd=0),
         call(outcome="failed", error_class="quota", status=429, cost_usd=0),
+        call(outcome="failed", error_class="not_found", status=404, cost_usd=0),
         call(outcome="failed", error_class="timeout", cost_usd=None),
     )
     count(db)
     found = owner.execute("SELECT kind, noun, noun_id, count FROM alerts ORDER BY kind").fetchall()
     assert [tuple(alert.values()) for alert in found] == [
         ("key_refused", "providers", str(PROVIDER_ID), 2),
+        ("model_missing", "models", str(MODEL_ID), 1),
         ("quota_exhausted", "providers", str(PROVIDER_ID), 1),
         ("unknown_price", "models", str(MODEL_ID), 1),
     ]
