@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -21,7 +21,8 @@ from prometheus_client.registry import Collector
 from admin_api.errors import PROBLEM_RESPONSES
 from admin_api.security import Actor, Rule, Scope, authenticate
 from admin_api.services import Services, Using
-from workers import alerts, lanes, presence, totals
+from routing.breaker import circuit_at
+from workers import alerts, fleet, lanes, presence, totals
 from workers.histogram import BOUNDS_MS
 from workers.lanes import LaneState
 from workers.presence import WorkerState
@@ -71,10 +72,15 @@ class _Reading:
     lanes: list[LaneState]
     workers: list[WorkerState]
     open_alerts: dict[str, int]
+    open_breakers: dict[str, bool]
+    resting: dict[tuple[str, str], int]
 
 
 def _read(using: Services) -> _Reading:
+    sight = fleet.look(using.line)
     with using.pool.connection() as db:
+        providers = db.execute("SELECT id, slug, base_url FROM ai_providers").fetchall()
+        slugs = {row["id"]: row["slug"] for row in providers}
         alerts.raise_unserved_lanes(db)
         return _Reading(
             totals=totals.since_the_beginning(db),
@@ -82,6 +88,14 @@ def _read(using: Services) -> _Reading:
             lanes=lanes.states(db, using.doorbells),
             workers=presence.states(db),
             open_alerts=alerts.count_open(db),
+            open_breakers={
+                row["slug"]: circuit_at(row["id"], row["base_url"]) in sight.open for row in providers
+            },
+            resting=Counter(
+                (slugs[each.provider_id], each.error_class)
+                for each in sight.resting
+                if each.provider_id in slugs
+            ),
         )
 
 
@@ -103,6 +117,7 @@ class _Collected(Collector):
         for provider, value in self._reading.error_rates.items():
             rate.add_metric([provider], value)
         yield rate
+        yield from _fleet(self._reading)
         yield from _queues(self._reading.lanes)
         yield from _workers(self._reading.workers)
         opened = GaugeMetricFamily("orrery_alerts_open", "Alerts nobody has acknowledged.", labels=["kind"])
@@ -155,6 +170,22 @@ def _latency(rows: list[Totals]) -> Metric:
         heaped = [sum(histogram[: place + 1]) for place in range(len(histogram))]
         latency.add_metric(names, list(zip(bounds, heaped, strict=True)), sums[names])
     return latency
+
+
+def _fleet(reading: _Reading) -> Iterator[Metric]:
+    opened = GaugeMetricFamily(
+        "orrery_provider_breaker_open", "1 while no worker calls the provider.", labels=["provider"]
+    )
+    for provider, is_open in reading.open_breakers.items():
+        opened.add_metric([provider], is_open)
+    resting = GaugeMetricFamily(
+        "orrery_provider_resting",
+        "Keys, models and routes passed over for a while after a refusal.",
+        labels=["provider", "error_class"],
+    )
+    for names, count in reading.resting.items():
+        resting.add_metric(list(names), count)
+    yield from (opened, resting)
 
 
 def _queues(states: list[LaneState]) -> Iterator[Metric]:
