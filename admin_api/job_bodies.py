@@ -130,6 +130,10 @@ class Job(ListedJob):
 _State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _Since = Annotated[_Time | None, Field(description="Made at this time or later.")]
 _Until = Annotated[_Time | None, Field(description="Made before this time.")]
+_Provider = Annotated[
+    str | None,
+    Field(max_length=200, description="The slug of the provider that served it, or was tried last."),
+]
 _ErrorClass = Annotated[str | None, Field(max_length=200, description="Why a job failed.")]
 _Q = Annotated[str | None, Field(max_length=200, description="In id, user, input or error message.")]
 
@@ -137,6 +141,7 @@ _Q = Annotated[str | None, Field(max_length=200, description="In id, user, input
 class JobQuery(PageQuery):
     feature: str | None = None
     state: _State | None = None
+    provider: _Provider = None
     user_id: str | None = None
     error_class: _ErrorClass = None
     q: _Q = None
@@ -151,6 +156,7 @@ class JobFilter(BaseModel):
 
     feature: str | None = None
     state: _State | None = None
+    provider: _Provider = None
     user_id: str | None = None
     error_class: _ErrorClass = None
     q: _Q = None
@@ -160,7 +166,7 @@ class JobFilter(BaseModel):
     @model_validator(mode="after")
     def _narrows(self) -> JobFilter:
         if all(member is None for member in self.__dict__.values()):
-            raise ValueError("Name at least one of feature, state, user_id, error_class, q, since and until.")
+            raise ValueError(f"Name at least one of {', '.join(JobFilter.model_fields)}.")
         return self
 
 

@@ -136,6 +136,7 @@ def searched(query: JobQuery, caller: Principal, using: Services) -> Found:
         feature=query.feature,
         state=query.state,
         user_id=query.user_id,
+        provider=query.provider,
         error_class=query.error_class,
         q=query.q,
         token_id=caller.token_id,
@@ -149,8 +150,8 @@ def searched(query: JobQuery, caller: Principal, using: Services) -> Found:
         )
     except QueryCanceled:
         raise Invalid(
-            f"This search takes longer than {_SEARCH_SECONDS:g} s. Narrow it by feature, state or user_id, "
-            "or by time with since and until.",
+            f"This search takes longer than {_SEARCH_SECONDS:g} s. Narrow it by feature, state or user, "
+            "or by time.",
             field="since" if query.q is None else "q",
         ) from None
 

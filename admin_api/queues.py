@@ -18,12 +18,16 @@ router = APIRouter(prefix="/queues", tags=["queues"], route_class=GuardedRoute)
 
 
 class Queue(BaseModel):
-    """A lane. `queued` jobs are due, `scheduled` ones not yet; `doorbells` is null while Redis is away."""
+    """A lane. `queued` jobs are due, `scheduled` ones not yet; `doorbells` is null while Redis is away.
+
+    From 10,000 jobs on `queued` and `scheduled` are estimates, and `is_exact` is false.
+    """
 
     lane: Literal["interactive", "standard", "batch"]
     is_paused: bool
     queued: int
     scheduled: int
+    is_exact: bool
     running: int
     suspects: int
     doorbells: int | None

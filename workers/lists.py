@@ -16,6 +16,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import DictRow
 
+from workers.front import PRIORITIES, first
 from workers.records import ENDED, EPOCH, LIVE, Job, JobFilter
 
 Database = Connection[DictRow]
@@ -151,7 +152,10 @@ def _cut(jobs: Sequence[Job], limit: int) -> Found:
 _LAST_ID = UUID(int=2**128 - 1)
 _AT_ONCE = 2000  # jobs whose texts are read between two looks at the clock: 5 ms
 _EXACT = ("feature", "state", "user_id", "token_id", "caller_admin_id")
-_OF_ENDED = (*_EXACT, "error_class")
+_OF_ENDED = (*_EXACT, "error_class", "provider")
+_COLUMNS = """
+id, feature, state, lane, priority, input, metadata, user_id, plan, token_id, caller_admin_id, run_at,
+created_at, deadline_at, retries, calls, retry_of, config_version, cost_usd"""
 _LONGEST_USER = 800  # bytes; what the index on users holds
 _QUEUE_STATES = ("queued", "running")
 _FAILURES = ("failed", "cancelled")
@@ -195,17 +199,24 @@ def _select(filters: JobFilter, limit: int, live: str, ended: str) -> str:
     """The newest jobs that the filter lets through, with these columns. The state tells where to look."""
     sources = []
     if filters.state is None or filters.state in _QUEUE_STATES:
-        sources.append(f"(SELECT {live} {_live(filters, limit)})")
+        sources.append(f"(SELECT {live} {_live(filters, limit, _source(filters))})")
     if filters.state not in _QUEUE_STATES:
         sources.append(f"(SELECT {ended} {_ended(filters, limit)})")
     return f"SELECT * FROM ({' UNION ALL '.join(sources)}) AS jobs ORDER BY id DESC LIMIT {limit:d}"
 
 
-def _live(filters: JobFilter, limit: int) -> str:
+def _source(filters: JobFilter) -> str:
+    """Where jobs are that have not ended; an application's own may be few of many, and not at the front."""
+    if filters.state == "running" and filters.token_id is None:
+        return f"(WITH RECURSIVE {PRIORITIES} {first(_COLUMNS)} WHERE state = 'running') AS jobs"
+    return "jobs"
+
+
+def _live(filters: JobFilter, limit: int, source: str = "jobs") -> str:
     wanted = [*_BETWEEN, *_exactly(filters, _EXACT), *_texts(filters, "NULL::text")]
-    if filters.error_class is not None:
+    if filters.error_class is not None or filters.provider is not None:
         wanted.append("false")
-    return f"FROM jobs WHERE {' AND '.join(wanted)} ORDER BY id DESC LIMIT {limit:d}"
+    return f"FROM {source} WHERE {' AND '.join(wanted)} ORDER BY id DESC LIMIT {limit:d}"
 
 
 def _ended(filters: JobFilter, limit: int) -> str:
@@ -242,24 +253,27 @@ class _Index:
 
 
 _USERS = _Index("user_id", f"octet_length(user_id) <= {_LONGEST_USER}")
-# These two have behind the id what else such lists ask for: few jobs are in them.
+# These have behind the id what else such lists ask for, and that of providers the feature.
 _FAILED = _Index("state", "state <> 'succeeded'")
 _CLASSES = _Index("error_class", "error_class IS NOT NULL")
 _TOKENS = _Index("token_id", "token_id IS NOT NULL")
 _FEATURES = _Index("feature", "true")
+_PROVIDERS = _Index("provider", "provider IS NOT NULL")
 
 
 def _index(filters: JobFilter) -> _Index | None:
-    """None: PostgreSQL chooses, by what is rarer on average where both application and feature are given."""
+    """None: PostgreSQL chooses, by what is rarer on average where an application narrows its own jobs."""
     if filters.user_id is not None and len(filters.user_id.encode()) <= _LONGEST_USER:
         return _USERS
     if filters.error_class is not None:
         return _CLASSES
     if filters.state in _FAILURES:
         return _FAILED
-    if (filters.token_id is None) == (filters.feature is None):
-        return None
-    return _TOKENS if filters.feature is None else _FEATURES
+    if filters.token_id is not None:
+        return _TOKENS if filters.feature is None and filters.provider is None else None
+    if filters.provider is not None:
+        return _PROVIDERS
+    return None if filters.feature is None else _FEATURES
 
 
 def _exactly(filters: JobFilter, names: Sequence[str]) -> list[str]:

@@ -10,6 +10,8 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import DictRow
 
+from workers.front import WITH_FRONT, look
+
 Database = Connection[DictRow]
 
 
@@ -94,8 +96,8 @@ def states(db: Database, *, limit: int | None = None, after: str | None = None) 
 
 
 def running(db: Database, *, most: int) -> list[Running]:
-    """Jobs that run, those that began first, up to `most` of each process."""
-    return [Running(**row) for row in db.execute(_RUNNING, {"most": most})]
+    """Jobs that run, those that began first, up to `most` of each process: see `workers/front.py`."""
+    return [Running(**row) for row in look(db, _RUNNING, {"most": most})]
 
 
 _ARRIVE = """
@@ -123,9 +125,10 @@ SELECT id,
     lanes, threads, in_flight, version, started_at, last_seen_at
 FROM workers WHERE %(after)s::text IS NULL OR id > %(after)s ORDER BY id LIMIT %(limit)s"""
 
-_RUNNING = """
+_RUNNING = f"""
+{WITH_FRONT}
 SELECT id, feature, lane, worker, started_at, suspect FROM (
     SELECT id, feature, lane, worker, started_at, suspect,
         row_number() OVER (PARTITION BY worker ORDER BY started_at, id) AS place
-    FROM jobs WHERE state = 'running' AND worker IS NOT NULL
-) AS placed WHERE place <= %(most)s ORDER BY started_at, id"""
+    FROM front WHERE state = 'running' AND worker IS NOT NULL
+) AS placed WHERE place <= %(most)s ORDER BY started_at, id"""  # noqa: S608 - constants

@@ -93,6 +93,7 @@ class JobFilter:
     token_id: UUID | None = None
     caller_admin_id: UUID | None = None
     error_class: str | None = None
+    provider: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 

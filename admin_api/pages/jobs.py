@@ -20,6 +20,7 @@ from admin_api.pages.job_filters import Filter
 from admin_api.pages.render import page
 from admin_api.pages.route import Done, PageRoute, Sent, SentForm, done, safe_path
 from admin_api.pagination import encoded
+from admin_api.providers import ProviderQuery, list_providers
 from admin_api.refusals import Invalid, Refused
 from admin_api.security import Actor, Current, Principal, allow_reading, rule_of
 from admin_api.services import Services, Using
@@ -32,6 +33,7 @@ from workers.matching import Action
 router = APIRouter(route_class=PageRoute)
 
 _MOST_FEATURES = 50
+_MOST_PROVIDERS = 50
 _MOST_COUNTED = 1000
 _STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 _NOTHING = dict.fromkeys(JobFilter.model_fields, "")  # what the form shows where nothing is asked for
@@ -87,6 +89,7 @@ def jobs(request: Request, session: Reading, caller: Current, using: Using) -> R
         is_live=listing is not None and chosen.cursor is None and chosen.q is None,
         tabs=[(state, chosen.address(state=state)) for state in ("", *_STATES)],
         features=_features(session, typed["feature"]),
+        providers=_providers(session, typed["provider"]),
         may_act=_may_act(caller),
     )
 
@@ -153,7 +156,18 @@ def _may_act(caller: Principal) -> bool:
 
 def _features(session: Session, wanted: str) -> list[str]:
     """What the filter offers: the first features by name, and the one that is asked for."""
-    names = [feature.name for feature in list_features(FeatureQuery(limit=_MOST_FEATURES), session).items]
+    return _with(
+        wanted, [each.name for each in list_features(FeatureQuery(limit=_MOST_FEATURES), session).items]
+    )
+
+
+def _providers(session: Session, wanted: str) -> list[str]:
+    return _with(
+        wanted, [each.slug for each in list_providers(ProviderQuery(limit=_MOST_PROVIDERS), session).items]
+    )
+
+
+def _with(wanted: str, names: list[str]) -> list[str]:
     return names if not wanted or wanted in names else [wanted, *names]
 
 

@@ -41,6 +41,7 @@ class Backlog:
     """The jobs of all lanes."""
 
     waiting: int
+    is_exact: bool
     running: int
     oldest_seconds: float | None
 
@@ -94,6 +95,7 @@ def _backlog(lanes: Sequence[Queue]) -> Backlog:
     ages = [lane.oldest_age_seconds for lane in lanes if lane.oldest_age_seconds is not None]
     return Backlog(
         waiting=sum(lane.queued for lane in lanes),
+        is_exact=all(lane.is_exact for lane in lanes),
         running=sum(lane.running for lane in lanes),
         oldest_seconds=max(ages, default=None),
     )

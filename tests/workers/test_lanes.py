@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ from store.ids import new_id
 from store.settings import Settings
 from tests.usage_rows import call, record, with_days
 from workers import lanes, lists, presence, records
+from workers.doorbells import Doorbells
 
 Owner = psycopg.Connection[dict[str, Any]]
 
@@ -95,6 +97,60 @@ def test_of_each_process_the_jobs_that_began_first_are_told(owner: Owner) -> Non
     running = presence.running(owner, most=2)
     assert [(job.worker, job.id) for job in running] == [("b:2", ids[3]), ("a:1", ids[2]), ("a:1", ids[1])]
     assert [(each.lane, each.started) for each in lanes.pace(owner, 30).minutes] == [("batch", 1)] * 4
+
+
+_WAITING = """
+INSERT INTO jobs (id, feature, capability, lane, priority, input, run_at, scheduled)
+SELECT gen_random_uuid(), 'cv_draft', 'text', 'batch', 0, '{}', now() + %s::interval, %s
+FROM generate_series(1, %s)"""
+
+
+@pytest.fixture
+def doorbells(settings: Settings) -> Iterator[Doorbells]:
+    with closing(Doorbells(settings.redis())) as doorbells:
+        yield doorbells
+
+
+def test_lanes_with_many_jobs_are_estimated_and_hardly_read(
+    owner: Owner, doorbells: Doorbells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_MOST_COUNTED", 500)
+    at = datetime.now(UTC)
+    first = new_id()
+    _job(owner, first, state="running", worker="a:1", started_at=at, priority=5, run_at=at - 60 * MINUTE)
+    second = new_id()
+    _job(owner, second, priority=5, run_at=at - 60 * MINUTE)
+    owner.execute(_WAITING, ["-1 min", False, 30_000])
+    owner.execute(_WAITING, ["1 day", True, 2_000])
+    owner.execute("ANALYZE jobs")
+    with owner.transaction():
+        before = _rows_read(owner)
+        batch = lanes.states(owner, doorbells)[2]
+        running = presence.running(owner, most=2)
+        pace = lanes.pace(owner, 30)
+        read = _rows_read(owner) - before
+    assert read < 20_000
+    assert not batch.is_exact
+    assert batch.queued == pytest.approx(30_001, rel=0.1)
+    assert batch.scheduled == pytest.approx(2_000, rel=0.3)
+    assert batch.oldest_age_seconds == pytest.approx(3600, abs=60)
+    assert (batch.running, [job.id for job in running]) == (1, [first]), "behind what is more urgent"
+    assert [(each.lane, each.started) for each in pace.minutes] == [("batch", 1)]
+
+
+def test_what_is_due_counts_as_queued_before_a_feeder_has_seen_it(owner: Owner, doorbells: Doorbells) -> None:
+    owner.execute(_WAITING, ["-1 min", True, 3])
+    batch = lanes.states(owner, doorbells)[2]
+    assert (batch.queued, batch.scheduled, batch.is_exact) == (3, 0, True)
+    assert batch.oldest_age_seconds == pytest.approx(60, abs=30)
+
+
+def _rows_read(db: Owner) -> int:
+    [row] = db.execute(
+        "SELECT coalesce(sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)), 0)::int AS rows "
+        "FROM pg_stat_xact_user_tables WHERE relname = 'jobs'"
+    ).fetchall()
+    return int(row["rows"])
 
 
 _ENDED = """

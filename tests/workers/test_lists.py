@@ -30,6 +30,7 @@ TOKENS = (None, UUID(int=1), UUID(int=2))
 ADMINS = (None, UUID(int=3))
 TEXTS = ("Aries", "the Fool", "100% sure", "under_score", "back\\slash", "Ünï", "")
 CLASSES = ("timeout", "auth")
+PROVIDERS = ("acme", "other")
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 Database = psycopg.Connection[DictRow]
@@ -48,10 +49,11 @@ class Made:
     input: Mapping[str, Any]
     error_class: str | None
     error_message: str | None
+    provider: str | None
     made_at: datetime
 
     def fits(self, chosen: JobFilter) -> bool:
-        exact = ("feature", "state", "user_id", "token_id", "caller_admin_id", "error_class")
+        exact = ("feature", "state", "user_id", "token_id", "caller_admin_id", "error_class", "provider")
         return (
             all(getattr(chosen, name) in (None, getattr(self, name)) for name in exact)
             and (chosen.since is None or self.made_at >= chosen.since)
@@ -99,15 +101,18 @@ def any_jobs(count: int) -> list[Made]:
                 input={"text": chance.choice(TEXTS)},
                 error_class=chance.choice((None, *CLASSES)),
                 error_message=chance.choice((None, "No 100% luck", "timeout")),
+                provider=chance.choice((None, *PROVIDERS)),
                 made_at=made_at,
             )
         )
-    return [
-        Made(**{**_members(job), "error_class": None, "error_message": None})
-        if job.state in STATES[:3]
-        else job
-        for job in jobs
-    ]
+    return [Made(**_members(job) | dict.fromkeys(_UNKNOWN.get(job.state, ()))) for job in jobs]
+
+
+_UNKNOWN = {
+    **dict.fromkeys(("queued", "running"), ("error_class", "error_message", "provider")),
+    "succeeded": ("error_class", "error_message"),
+}
+"""What a job in this state has not."""
 
 
 def _members(job: Made) -> dict[str, Any]:
@@ -137,7 +142,7 @@ def write(db: Database, jobs: list[Made]) -> None:
             table = "job_history"
             row["finished_at"] = min(NOW, job.made_at + timedelta(hours=chance.randrange(72)))
         else:
-            del row["error_class"], row["error_message"]
+            del row["error_class"], row["error_message"], row["provider"]
         names = ", ".join(row)
         values = ", ".join(f"%({name})s" for name in row)
         db.execute(f"INSERT INTO {table} ({names}) VALUES ({values})".encode(), row)
@@ -156,6 +161,7 @@ def any_filter(chance: random.Random, jobs: list[Made]) -> JobFilter:
         "token_id": chance.choice([*TOKENS[1:], uuid4()]),
         "caller_admin_id": ADMINS[1],
         "error_class": chance.choice([*CLASSES, "nothing"]),
+        "provider": chance.choice([*PROVIDERS, "nothing"]),
         "since": span[0].replace(microsecond=0),
         "until": span[1].replace(microsecond=0),
     }
@@ -220,7 +226,7 @@ COUNT = 6000
 # Half of them in the newest partition; whoever is rare is so on each day.
 _FILL = """
 INSERT INTO job_history (
-    id, feature, capability, lane, priority, state, error_class, input, user_id, token_id, metadata,
+    id, feature, capability, lane, priority, state, error_class, input, user_id, token_id, provider, metadata,
     created_at, run_at, finished_at, run, retries, calls)
 SELECT (lpad(to_hex((extract(epoch FROM ended) * 1000)::bigint), 12, '0') || '7'
         || right(md5(n::text), 19))::uuid,
@@ -228,7 +234,8 @@ SELECT (lpad(to_hex((extract(epoch FROM ended) * 1000)::bigint), 12, '0') || '7'
     CASE WHEN n %% 100 = 0 THEN 'failed' ELSE 'succeeded' END,
     CASE WHEN n %% 100 = 0 THEN 'timeout' END, '{}',
     CASE WHEN n %% 500 = 3 THEN 'rare' WHEN n %% 2 = 0 THEN 'often' END,
-    CASE WHEN n %% 300 = 5 THEN %(rare)s::uuid ELSE %(often)s END, '{}', ended, ended, ended, 1, 0, 1
+    CASE WHEN n %% 300 = 5 THEN %(rare)s::uuid ELSE %(often)s END,
+    CASE WHEN n %% 400 = 9 THEN 'rare' WHEN n %% 10 > 0 THEN 'often' END, '{}', ended, ended, ended, 1, 0, 1
 FROM (
     SELECT n, now() - random() * CASE WHEN n %% 2 = 0 THEN interval '1 s' ELSE interval '9 days' END AS ended
     FROM generate_series(1, %(count)s) AS n
@@ -255,6 +262,10 @@ LISTS = [
     JobFilter(user_id="rare"),
     JobFilter(user_id="nobody"),
     JobFilter(user_id="rare", feature="cv_draft", state="succeeded"),
+    JobFilter(provider="often"),
+    JobFilter(provider="rare"),
+    JobFilter(provider="nothing"),
+    JobFilter(provider="often", feature="nothing"),
     JobFilter(token_id=RARE),
     JobFilter(token_id=OFTEN),
     JobFilter(token_id=UNUSED),
