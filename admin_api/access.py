@@ -78,10 +78,10 @@ def _entry(row: Mapping[str, Any], caller: Caller) -> Entry:
 
 def _reason(granted: Access, row: Mapping[str, Any]) -> str | None:
     if granted is Access.DISABLED and row["provider_is_active"] and row["is_retired"]:
-        return "The model is retired (its retires_at is over). A super admin can assign its successor."
+        return "The model is retired. A super admin can assign its successor."
     if granted is Access.DISABLED:
         what = "model" if row["provider_is_active"] else "provider"
-        return f"The {what} is inactive. A super admin can set its is_active to true."
+        return f"The {what} is inactive. A super admin can activate it."
     if granted is Access.NO_ACCESS:
         return (
             "The provider does not share its key with admins. Store a key of your own: "

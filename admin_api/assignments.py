@@ -167,7 +167,11 @@ def create_assignment(body: AssignmentBody, session: Writing, caller: Current) -
     """Assign models to a feature that has none assigned."""
     feature = session.scalar(select(FeatureRow).where(FeatureRow.name == body.feature_name))
     if feature is None:
-        raise Invalid(f"There is no feature {body.feature_name!r}. GET /features.", field="feature_name")
+        raise Invalid(
+            f"There is no feature {body.feature_name!r}.",
+            field="feature_name",
+            hint="GET /features lists them.",
+        )
     row = FeatureAIAssignment(
         id=new_id(), feature=feature, prompt_template=None, targets=[], created_by=caller.admin_id
     )
@@ -247,7 +251,9 @@ def _targets(body: AssignmentBody) -> list[tuple[UUID, str]]:
     given = [(model_id, field) for model_id, field in short if model_id is not None]
     if not listed:
         if body.model_id is None:
-            raise Invalid("Name the model that serves the feature, by its id in /models.", field="model_id")
+            raise Invalid(
+                "Name the model that serves the feature.", field="model_id", hint="GET /models has its id."
+            )
         listed = list(given)
     for model_id, field in given:
         place = 0 if field == "model_id" else 1
@@ -316,16 +322,16 @@ def _patched_targets(row: FeatureAIAssignment, changes: Mapping[str, object]) ->
     models: list[object] = [target.model_id for target in row.targets]
     if "model_id" in changes:
         if changes["model_id"] is None:
-            raise Invalid(
-                "An assignment needs a model. Name another, or set is_active to false.", field="model_id"
-            )
+            raise Invalid("An assignment needs a model. Name another, or deactivate it.", field="model_id")
         models[:1] = [changes["model_id"]]
     if "backup_model_id" in changes:
         backup = changes["backup_model_id"]
         models[1:2] = [] if backup is None else [backup]
     elif len(models) > 1 and str(models[0]) == str(models[1]):
         raise Invalid(
-            "This model is the backup now. Send another backup_model_id, or null.", field="model_id"
+            "This model is the backup now. Choose another backup, or none.",
+            field="model_id",
+            hint="Send another backup_model_id, or null.",
         )
     return models
 

@@ -123,7 +123,7 @@ def get_entry(entry_id: Annotated[int, Path(ge=1, lt=2**63)], session: Reading) 
     """One act."""
     row = session.get(AuditEntry, entry_id)
     if row is None:
-        raise NotFound(f"There is no row {entry_id}. GET /audit lists them.")
+        raise NotFound(f"There is no row {entry_id}.", hint="GET /audit lists them.")
     return _shown(row)
 
 
@@ -150,6 +150,8 @@ def _before(cursor: str) -> int:
     (text,) = decoded(cursor, [str])
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise Invalid(
-            "This is no cursor of this list. Use the next_cursor of its page before, or none.", field="cursor"
+            "This is no cursor of this list.",
+            field="cursor",
+            hint="Use the next_cursor of its page before, or none.",
         )
     return int(text)

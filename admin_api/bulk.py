@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 from anyio import from_thread
@@ -129,7 +130,7 @@ def _checked(row: object) -> JobBody:
 def _named(number: int, error: Refused | ValidationError | RoutingError) -> list[FieldError]:
     place = f"rows/{number}"
     return [
-        FieldError(f"{place}/{found.field}" if found.field else place, found.message)
+        replace(found, field=f"{place}/{found.field}" if found.field else place)
         for found in field_errors(error)
     ]
 
@@ -160,7 +161,7 @@ class _Body:
             rows = parse(bytes(raw))
         except Invalid as error:
             raise RowsRefused(
-                error.message, [FieldError(f"rows/{found.field}", found.message) for found in error.errors]
+                error.message, [replace(found, field=f"rows/{found.field}") for found in error.errors]
             ) from None
         if not isinstance(rows, list):
             raise Invalid("Send an array of jobs.", field="rows")

@@ -142,7 +142,7 @@ def install(provider: Slug, body: Installation, caller: Current, using: Using, r
     """Copy a vendor, chosen models and their dated prices into the configuration, all or nothing."""
     vendor = vendors().get(provider)
     if vendor is None:
-        raise NotFound(f"There is no provider {provider!r} in the catalog. GET /catalog lists them.")
+        raise NotFound(f"There is no provider {provider!r} in the catalog.", hint="GET /catalog lists them.")
     chosen = _chosen(vendor, body.models)
     wanted = _body(vendor, body)
     with Session(using.engine) as session:
@@ -170,9 +170,9 @@ def _check_existing(session: Session, vendor: Vendor, body: Installation) -> boo
     exists = session.scalar(select(AIProvider.id).where(AIProvider.slug == vendor.slug)) is not None
     if exists and not body.add_to_existing:
         raise Conflict(
-            f"There is a provider {vendor.slug!r} already. Send add_to_existing: true to add the models that "
-            "it lacks; it stays as it is.",
+            f"There is a provider {vendor.slug!r} already.",
             field="add_to_existing",
+            hint="Send add_to_existing: true to add the models that it lacks; it stays as it is.",
         )
     return exists
 

@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from admin_api.fields import PATTERNS
 from admin_api.refusals import (
     Conflict,
     FieldError,
@@ -183,6 +184,12 @@ class Incidents:
             await answer(scope, receive, send)
 
 
+def is_for_people(request: Request) -> bool:
+    """Whether the problem becomes a page (`pages/layer.py`), on which hints for programs are left out."""
+    is_page = getattr(request.state, "is_page", False) or "text/html" in request.headers.get("accept", "")
+    return is_page and not request.url.path.startswith("/api/")
+
+
 def problem(
     status: HTTPStatus,
     detail: str,
@@ -199,7 +206,7 @@ def problem(
         "title": status.phrase,
         "status": int(status),
         "detail": detail,
-        "errors": [asdict(error) for error in errors],
+        "errors": [{"field": error.field, "message": error.message} for error in errors],
         **(members or {}),
     }
     return JSONResponse(content, status, headers, media_type="application/problem+json")
@@ -217,8 +224,21 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, InUse):
         members = {"assignments": [{**asdict(user), "id": str(user.id)} for user in error.assignments]}
     return problem(
-        status, error.message, kind=error.kind, errors=error.errors, headers=headers, members=members
+        status,
+        _told(request, error.message, error.hint),
+        kind=error.kind,
+        errors=_all_told(request, error.errors),
+        headers=headers,
+        members=members,
     )
+
+
+def _told(request: Request, message: str, hint: str) -> str:
+    return f"{message} {hint}" if hint and not is_for_people(request) else message
+
+
+def _all_told(request: Request, errors: Sequence[FieldError]) -> list[FieldError]:
+    return [FieldError(error.field, _told(request, error.message, error.hint)) for error in errors]
 
 
 def _challenge(presented: bool) -> dict[str, str]:
@@ -231,7 +251,12 @@ async def _routing(request: Request, error: Exception) -> JSONResponse:
     status = next((_ROUTING[kind] for kind in type(error).__mro__ if kind in _ROUTING), None)
     if status is None:
         return await _unexpected(request, error)
-    return problem(status, error.message, kind=error.error_class, errors=field_errors(error))
+    return problem(
+        status,
+        _told(request, error.message, error.hint),
+        kind=error.error_class,
+        errors=_all_told(request, field_errors(error)),
+    )
 
 
 async def _vault(request: Request, error: Exception) -> JSONResponse:
@@ -268,9 +293,11 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler is registered for nothing else
     errors = [_field(found["loc"][1:], found) for found in error.errors()]
     fields = ", ".join(dict.fromkeys(error.field or "the body" for error in errors))
-    return problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY, f"The request is not valid. See errors: {fields}.", errors=errors
-    )
+    if is_for_people(request):
+        detail = f"Some of it is not right yet: {fields}."
+    else:
+        detail = f"The request is not valid. See errors: {fields}."
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
 
 
 def field_errors(error: Refused | ValidationError | RoutingError) -> list[FieldError]:
@@ -278,9 +305,9 @@ def field_errors(error: Refused | ValidationError | RoutingError) -> list[FieldE
     if isinstance(error, ValidationError):
         return [_field(found["loc"], found) for found in error.errors(include_url=False)]
     if isinstance(error, Refused):
-        return list(error.errors) or [FieldError("", error.message)]
+        return list(error.errors) or [FieldError("", error.message, error.hint)]
     field = error.field.lstrip("/") if isinstance(error, InputRejected) else "feature"
-    return [FieldError(field or "input", error.message)]
+    return [FieldError(field or "input", error.message, error.hint)]
 
 
 def _field(place: Sequence[object], found: Mapping[str, Any]) -> FieldError:
@@ -292,6 +319,8 @@ def _said(found: Mapping[str, Any]) -> str:
         return "There is no such field. Check its name, or remove it."
     if found["type"] == "missing":
         return "This field is required."
+    if found["type"] == "string_pattern_mismatch" and found["ctx"]["pattern"] in PATTERNS:
+        return PATTERNS[found["ctx"]["pattern"]]
     return str(found["msg"]).removeprefix("Value error, ")
 
 
@@ -299,7 +328,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for nothing else
     detail, headers = error.detail, error.headers
     if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
-        detail = "There is nothing at this address. /openapi.json lists what there is."
+        detail = _told(request, "There is nothing at this address.", "/openapi.json lists what there is.")
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = _allowed(request)
         headers = {"Allow": ", ".join(allowed)} if allowed else headers

@@ -126,7 +126,7 @@ def compare(request: Request, session: Session) -> None:
     if found is None or expected.tags == ("*",):
         return
     if tag_of(found) not in expected.tags:
-        raise Stale("It was changed since you read it. Read it again, and repeat your change on that.")
+        raise Stale("It was changed since you read it. Load it again, and repeat your change on that.")
 
 
 def mark(request: Request, shown: type | None, response: Response) -> Response:

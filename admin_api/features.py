@@ -34,7 +34,7 @@ from store.tables import Feature as FeatureRow
 router = APIRouter(prefix="/features", tags=["features"], route_class=GuardedRoute)
 
 Lane = Literal["interactive", "standard", "batch"]
-FeatureName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
+FeatureName = Annotated[str, StringConstraints(pattern=fields.WORD, max_length=100)]
 
 
 class FeatureReplacement(fields.Body):
@@ -181,7 +181,7 @@ def found(session: Session, name: str) -> FeatureRow:
     """The feature's row. Raises NotFound."""
     row = session.scalar(select(FeatureRow).where(FeatureRow.name == name))
     if row is None:
-        raise NotFound(f"There is no feature {name!r}. GET /features lists them.")
+        raise NotFound(f"There is no feature {name!r}.", hint="GET /features lists them.")
     return row
 
 

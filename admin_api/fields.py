@@ -22,6 +22,13 @@ from pydantic_core import CoreSchema
 
 from routing.values import Capability
 
+# A pattern tells programs what is taken, and people nothing: they read what it is mapped to.
+SLUG, WORD = r"^[a-z0-9][a-z0-9_-]*$", r"^[a-z][a-z0-9_]*$"
+PATTERNS: Mapping[str, str] = {
+    SLUG: "Take small letters, digits, hyphens and underscores, beginning with a letter or a digit.",
+    WORD: "Take small letters, digits and underscores, beginning with a letter.",
+}
+
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Prose = Annotated[str, StringConstraints(max_length=10_000)]
 JsonObject = dict[str, Any]

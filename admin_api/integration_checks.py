@@ -67,8 +67,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         field = pointer(["settings", name])
         if _SECRETIVE.search(name.replace("-", "_")):
             raise Invalid(
-                "This looks like a secret, but settings are kept and shown in the clear. Send it in "
-                "credentials, which are sealed.",
+                "This looks like a secret, but settings are kept and shown in the clear. Give it "
+                "among the credentials, which are sealed.",
                 field=field,
             )
         if name in _FLAGS and not isinstance(value, bool):

@@ -47,7 +47,7 @@ _SETTINGS = """Shown in the clear. All: `allow_private_network` (whether it may 
 address), `verify_tls`. email: `from`, `to` (one address or several), `require_tls`. slack: `channel`. s3:
 `bucket`, `region`, `prefix`, `virtual_hosted` (the endpoint's host names the bucket)."""
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+_Name = Annotated[str, StringConstraints(pattern=fields.WORD, max_length=64)]
 _Secret = Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
 
 
@@ -245,7 +245,7 @@ def _found(session: Session, integration_id: UUID) -> SystemIntegration:
 
 
 def _missing(integration_id: UUID) -> NotFound:
-    return NotFound(f"There is no integration {integration_id}. GET /integrations lists them.")
+    return NotFound(f"There is no integration {integration_id}.", hint="GET /integrations lists them.")
 
 
 def _written(
@@ -254,7 +254,9 @@ def _written(
     given = "credentials" in body.model_fields_set
     if not given and row.credential_names and row.type != body.type:
         raise Invalid(
-            "The stored credentials belong to the type before. Send new ones, or null.", field="credentials"
+            "The stored credentials belong to the type before. Give new ones, or remove them.",
+            field="credentials",
+            hint="Null removes them.",
         )
     names = set(body.credentials or ()) if given else set(row.credential_names)
     body.endpoint = checked_endpoint(body.type, body.endpoint, names)

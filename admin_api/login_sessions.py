@@ -99,7 +99,7 @@ def end_own_sessions(query: Annotated[EndQuery, Query()], session: Writing, call
 def end_session(session_id: UUID, session: Writing, caller: Current) -> None:
     """End a session, of your own, or as a super admin anybody's: it is refused from the next request on."""
     if session.scalar(_visible(caller).where(AdminSession.id == session_id)) is None:
-        raise NotFound(f"There is no session {session_id} that lives. GET /sessions lists them.")
+        raise NotFound(f"There is no session {session_id} that lives.", hint="GET /sessions lists them.")
     if _ended(session, AdminSession.id == session_id):
         _note(session, caller, session_id)
 

@@ -306,7 +306,10 @@ def confirm(using: Services, client: Client, caller: Principal, code: str) -> No
     admin_id = _person(caller)
     with using.pool.connection() as db:
         if not second_factors.is_waiting(db, admin_id):
-            raise Conflict("No second factor waits to be confirmed. POST /auth/mfa/enroll makes one.")
+            raise Conflict(
+                "No second factor waits to be confirmed. Begin again.",
+                hint="POST /auth/mfa/enroll makes one.",
+            )
     counted = throttles.for_code(f"confirm {admin_id}", client.network, is_known=False)
     throttles.count(using.pool, counted)
     with using.pool.connection() as db, db.transaction():

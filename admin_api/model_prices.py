@@ -123,7 +123,10 @@ def delete_price(model_id: UUID, price_id: UUID, session: Writing) -> None:
     row = models.found(session, model_id)
     price = session.get(ModelPrice, price_id)
     if price is None or price.model_id != row.id:
-        raise NotFound(f"Model {row.model_id!r} has no price {price_id}. GET /models/{row.id}/prices.")
+        raise NotFound(
+            f"Model {row.model_id!r} has no price {price_id}.",
+            hint=f"GET /models/{row.id}/prices lists them.",
+        )
     if session.scalar(select(price.valid_from <= func.clock_timestamp())):
         raise Conflict("This price has been in force. Add the one that shall hold from now on.")
     session.delete(price)
@@ -146,7 +149,9 @@ def _instant(cursor: str) -> datetime:
         return datetime.fromisoformat(decoded(cursor, [str])[0])
     except ValueError:
         raise Invalid(
-            "This is no cursor of this list. Use the next_cursor of its page before, or none.", field="cursor"
+            "This is no cursor of this list.",
+            field="cursor",
+            hint="Use the next_cursor of its page before, or none.",
         ) from None
 
 

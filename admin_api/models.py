@@ -244,7 +244,11 @@ def written(
 ) -> Model:
     """Make the row what the body says; `price` is the one in force. Raises Invalid; Conflict."""
     if session.get(AIProvider, body.provider_id) is None:
-        raise Invalid(f"There is no provider {body.provider_id}. GET /providers.", field="provider_id")
+        raise Invalid(
+            f"There is no provider {body.provider_id}.",
+            field="provider_id",
+            hint="GET /providers lists them.",
+        )
     _check_capabilities(session, row, body.capabilities)
     with breaks_nothing(session, AIModel.id == row.id, field="provider_id"):
         for name in ModelBody.model_fields.keys() - {*PRICES, "price_unit"}:

@@ -86,7 +86,9 @@ def decoded(cursor: str, kinds: Sequence[type]) -> list[Any]:
         return [_value(value, kind) for value, kind in zip(values, kinds, strict=True)]
     except (binascii.Error, ValueError, TypeError):
         raise Invalid(
-            "This is no cursor of this list. Use the next_cursor of its page before, or none.", field="cursor"
+            "This is no cursor of this list.",
+            field="cursor",
+            hint="Use the next_cursor of its page before, or none.",
         ) from None
 
 

@@ -124,7 +124,7 @@ def put_personal_key(
     assert caller.admin_id is not None, "the rule lets in people only"  # noqa: S101
     provider = session.get(AIProvider, provider_id)
     if provider is None:
-        raise NotFound(f"There is no provider {provider_id}. GET /providers lists them.")
+        raise NotFound(f"There is no provider {provider_id}.", hint="GET /providers lists them.")
     row = _own(session, caller.admin_id, provider_id)
     if row is None:
         row = AdminProviderSetting(
@@ -135,7 +135,7 @@ def put_personal_key(
             created_by=caller.admin_id,
         )
         if body.api_key is None:
-            raise Invalid("You have no key for this provider yet. Send one.", field="api_key")
+            raise Invalid("You have no key for this provider yet. Give one.", field="api_key")
         session.add(row)
     for name in ("use_shared_api", "monthly_limit", "is_active"):
         setattr(row, name, getattr(body, name))
@@ -157,7 +157,7 @@ def delete_personal_key(provider_id: UUID, session: Writing, caller: Current) ->
 
 
 def _missing(provider_id: UUID) -> NotFound:
-    return NotFound(f"You have no key for a provider {provider_id}. GET /personal-keys lists yours.")
+    return NotFound(f"You have no key for a provider {provider_id}.", hint="GET /personal-keys lists yours.")
 
 
 def _own(session: Session, admin_id: UUID | None, provider_id: UUID) -> AdminProviderSetting | None:

@@ -81,7 +81,7 @@ class ProviderBody(fields.Body):
         }
     )
 
-    slug: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
+    slug: Annotated[str, StringConstraints(pattern=fields.SLUG, max_length=64)]
     name: Label
     display_name: Label | None = None
     type: Annotated[
@@ -220,7 +220,8 @@ def delete_provider(
     if models:
         raise Conflict(
             f"Provider {row.slug!r} is in use by its models: {', '.join(models)}. Delete them first, or "
-            "deactivate the provider instead (?deactivate=true)."
+            "deactivate the provider instead.",
+            hint="?deactivate=true does that.",
         )
     session.delete(row)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
@@ -294,9 +295,9 @@ def rotate_key(provider_id: UUID, body: Rotation, caller: Current, using: Using,
     verdict = probed(using.transport, before, body.api_key.get_secret_value())
     if not verdict.ok and not body.force:
         raise Invalid(
-            f"The new key was tried and does not work: {verdict.message} The old key stays. Send force: true "
-            "to store it all the same.",
+            f"The new key was tried and does not work: {verdict.message} The old key stays.",
             field="api_key",
+            hint="Send force: true to store it all the same.",
         )
     with writing(using, request) as session:
         row = _found(session, provider_id)
@@ -355,7 +356,7 @@ def _check_headers(settings: Mapping[str, Any]) -> None:
     for name in headers if isinstance(headers, dict) else ():
         if _KEY_HEADER.search(name):
             raise Invalid(
-                f"The header {name!r} carries a key, but settings are kept and shown in the clear. Send the "
+                f"The header {name!r} carries a key, but settings are kept and shown in the clear. Give the "
                 "key as api_key, which is sealed, and the header's name as settings.auth_header (`api-key`, "
                 "say, or `Authorization: Bearer`).",
                 field=pointer(["settings", "extra_headers", name]),

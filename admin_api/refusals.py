@@ -31,31 +31,34 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """A field, as a JSON pointer without its leading slash, and what to do about it."""
+    """A field, as a JSON pointer without its leading slash, and what to do about it; `hint` as of Refused."""
 
     field: str
     message: str
+    hint: str = ""
 
 
 class Refused(Exception):
     """Base of the tree. The message is a sentence for people; `field` names what it is about, if anything.
 
+    `hint` tells programs what to send instead; pages, where that is a button or a box, leave it out.
     `kind` ends the problem's type where that is not just the status.
     """
 
     kind: ClassVar[str | None] = None
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
+    def __init__(self, message: str, *, field: str | None = None, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.errors: tuple[FieldError, ...] = () if field is None else (FieldError(field, message),)
+        self.hint = hint
+        self.errors: tuple[FieldError, ...] = () if field is None else (FieldError(field, message, hint),)
 
 
 class Unauthenticated(Refused):
     """`presented` tells whether there was a credential at all."""
 
-    def __init__(self, message: str, *, presented: bool = True) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, presented: bool = True, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.presented = presented
 
 
@@ -71,7 +74,9 @@ class CodeRequired(Unauthenticated):
 
     def __init__(self) -> None:
         super().__init__(
-            "Send otp, too: the code that your authenticator shows, or a recovery code.", presented=False
+            "A code is needed, too: that of your authenticator, or a recovery code.",
+            presented=False,
+            hint="Send it as otp.",
         )
 
 
@@ -80,7 +85,7 @@ class CodeWrong(Unauthenticated):
 
     def __init__(self) -> None:
         super().__init__(
-            "The code is wrong, or was used before. Wait for the next one, or send a recovery code.",
+            "The code is wrong, or was used before. Wait for the next one, or use a recovery code.",
             presented=False,
         )
 
@@ -112,8 +117,8 @@ class User:
 class InUse(Conflict):
     kind = "in-use"
 
-    def __init__(self, message: str, assignments: Sequence[User]) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, assignments: Sequence[User], *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.assignments = tuple(assignments)
         self.errors = tuple(
             FieldError(f"feature-assignments/{user.id}", f"Serves {user.feature_name} with it.")

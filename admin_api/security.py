@@ -141,11 +141,13 @@ class Rule:
                 raise Forbidden(f"The token lacks the scope {self.scope}. Use a token that has it.")
         elif principal.may_only_enrol and not self.enrolling:
             raise SecondFactorMissing(
-                "A super admin needs a second factor. Enrol one: POST /auth/mfa/enroll, then "
-                "POST /auth/mfa/confirm. Until then you may do nothing else."
+                "A super admin needs a second factor. Enrol one: until then you may do nothing else.",
+                hint="POST /auth/mfa/enroll makes one, POST /auth/mfa/confirm puts it in force.",
             )
         elif self.mfa and principal.actor is Actor.SUPER_ADMIN and not principal.mfa:
-            raise Forbidden("This needs a second factor: log in with one (mfa is not true in the token).")
+            raise Forbidden(
+                "This needs a second factor: log in with one.", hint="mfa is not true in the token."
+            )
 
     @property
     def openapi(self) -> dict[str, Any]:

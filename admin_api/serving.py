@@ -35,7 +35,7 @@ def check_targets(
     for model_id, field in targets:
         model = models.get(model_id)
         if model is None:
-            raise Invalid(f"There is no model {model_id}. GET /models lists them.", field=field)
+            raise Invalid(f"There is no model {model_id}.", field=field, hint="GET /models lists them.")
         _check_capability(model, row.feature.capability, field)
         if model_id not in before:
             _check_active(model, field)
@@ -60,8 +60,7 @@ def _check_active(model: AIModel, field: str) -> None:
             raise Invalid(f"{what} is inactive. Activate it first, or assign another.", field=field)
     if _model(model).is_retired(datetime.now(UTC)):
         raise Invalid(
-            f"Model {model.model_id!r} was retired after {model.retires_at} (its retires_at). Assign its "
-            "successor.",
+            f"Model {model.model_id!r} was retired after {model.retires_at}. Assign its successor.",
             field=field,
         )
 

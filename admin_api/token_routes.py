@@ -129,7 +129,7 @@ def revoke_token(token_id: UUID, session: Writing) -> None:
     """Revoke a token: it is refused from the next request on. Its jobs stay."""
     row = session.get(AppToken, token_id)
     if row is None:
-        raise NotFound(f"There is no token {token_id}. GET /tokens lists them.")
+        raise NotFound(f"There is no token {token_id}.", hint="GET /tokens lists them.")
     row.revoked_at = row.revoked_at or datetime.now(UTC)
 
 
@@ -158,5 +158,7 @@ def made(
 def _owner(session: Session, admin_id: UUID) -> Admin:
     owner = session.get(Admin, admin_id)
     if owner is None or not owner.is_active:
-        raise Invalid(f"There is no active admin {admin_id}. GET /admins lists them.", field="owner_admin_id")
+        raise Invalid(
+            f"There is no active admin {admin_id}.", field="owner_admin_id", hint="GET /admins lists them."
+        )
     return owner

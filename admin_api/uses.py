@@ -40,6 +40,7 @@ def refuse(what: str, users: Sequence[User]) -> None:
     if users:
         raise InUse(
             f"{what} is in use by the assignments of: {', '.join(user.feature_name for user in users)}. "
-            "Change those first, or deactivate it instead (?deactivate=true).",
+            "Change those first, or deactivate it instead.",
             users,
+            hint="?deactivate=true does that.",
         )

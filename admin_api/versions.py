@@ -89,7 +89,9 @@ def roll_back(assignment_id: UUID, body: Rollback, session: Writing, caller: Cur
     row = assignments.found(session, assignment_id)
     kept = session.get(AssignmentVersion, (row.id, body.version))
     if kept is None:
-        raise NotFound(f"There is no version {body.version} of this assignment. GET …/versions lists them.")
+        raise NotFound(
+            f"There is no version {body.version} of this assignment.", hint="GET …/versions lists them."
+        )
     _check_models(session, kept)
     wanted = _body(row, kept.state)
     _set_prompt(session, row, kept.state)

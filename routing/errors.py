@@ -54,6 +54,8 @@ class RoutingError(Exception):
         tries_backup: the next route may succeed where this one failed.
         retryable: the job may succeed later, so it goes back to the queue when every route is spent.
         is_wait: nothing failed, its turn is later: it goes back for `retry_after` seconds, uncounted.
+
+    `hint` tells programs what to send instead; it is not part of what people read.
     """
 
     error_class: ClassVar[str]
@@ -65,9 +67,10 @@ class RoutingError(Exception):
 
     retry_after: float | None = None
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.hint = hint
 
 
 class ProviderError(RoutingError):

@@ -157,7 +157,7 @@ def _tried(
         verdict, error_class = Verdict.PASSED_OVER, CircuitOpen.error_class
         reason = (
             f"The circuit breaker of provider {route.provider.slug!r} is open in every worker: its last "
-            "calls failed. It is tried again by itself. GET /providers/{id}/health says more."
+            "calls failed. It is tried again by itself. The provider's health says more."
         )
     return Candidate(
         route.model.id,

@@ -34,7 +34,9 @@ def resolve(snapshot: Snapshot, request: Request, *, now: datetime) -> Plan:
     """
     feature = snapshot.features.get(request.feature)
     if feature is None:
-        raise UnknownFeature(f"There is no feature {request.feature!r}. GET /api/v1/features lists them.")
+        raise UnknownFeature(
+            f"There is no feature {request.feature!r}.", hint="GET /api/v1/features lists them."
+        )
     assignment = _assignment(snapshot, feature)
     routes: list[Route] = []
     passed_over: list[PassedOver] = []
@@ -57,16 +59,12 @@ def resolve(snapshot: Snapshot, request: Request, *, now: datetime) -> Plan:
 
 def _assignment(snapshot: Snapshot, feature: Feature) -> Assignment:
     if not feature.is_active:
-        raise ConfigurationError(f"Feature {feature.name!r} is inactive. Set its is_active to true.")
+        raise ConfigurationError(f"Feature {feature.name!r} is inactive. Activate it.")
     assignment = snapshot.assignments.get(feature.id)
     if assignment is None:
-        raise ConfigurationError(
-            f"Feature {feature.name!r} has no assignment. Create one for it in feature-assignments."
-        )
+        raise ConfigurationError(f"Feature {feature.name!r} has no assignment. Assign a model to it.")
     if not assignment.is_active:
-        raise ConfigurationError(
-            f"The assignment of feature {feature.name!r} is inactive. Set its is_active to true."
-        )
+        raise ConfigurationError(f"The assignment of feature {feature.name!r} is inactive. Activate it.")
     return assignment
 
 
@@ -121,17 +119,17 @@ def _obstacle(
     """Why this model cannot serve this caller now, or None."""
     if granted is Access.DISABLED and not provider.is_active:
         return ConfigurationError(
-            f"Provider {provider.slug!r} is inactive. Set its is_active to true, or assign another model."
+            f"Provider {provider.slug!r} is inactive. Activate it, or assign another model."
         )
     if granted is Access.DISABLED:
         return ConfigurationError(
-            f"Model {model.model_id!r} of provider {provider.slug!r} is inactive. Set its is_active to true, "
-            "or assign another model."
+            f"Model {model.model_id!r} of provider {provider.slug!r} is inactive. Activate it, or assign "
+            "another model."
         )
     if model.is_retired(now):
         return ConfigurationError(
-            f"Model {model.model_id!r} of provider {provider.slug!r} was retired after {model.retires_at} "
-            "(its retires_at). Assign its successor, or correct the date."
+            f"Model {model.model_id!r} of provider {provider.slug!r} was retired after "
+            f"{model.retires_at}. Assign its successor, or correct the date."
         )
     if needed not in model.capabilities:
         why = "" if needed is feature.capability else " for a picture"
@@ -142,14 +140,14 @@ def _obstacle(
         )
     if granted is Access.NO_ACCESS:
         return NoAccess(
-            f"Provider {provider.slug!r} does not share its key with admins. Store a key of your own "
-            f"(PUT /personal-keys/{provider.id}), set its allow_shared_for_normal_admins to true, or enqueue "
-            "as the application."
+            f"Provider {provider.slug!r} does not share its key with admins. Store a key of your own, have "
+            "it shared, or enqueue as the application.",
+            hint=f"PUT /personal-keys/{provider.id}, or its allow_shared_for_normal_admins.",
         )
     if granted is Access.AVAILABLE_PERSONAL and own is not None and own.is_spent:
         return LimitSpent(
             f"Your own key for provider {provider.slug!r} has used {own.tokens_spent:,} of the "
-            f"{own.monthly_limit:,} tokens that its monthly_limit allows. Raise the limit, or wait for the "
-            "next month (UTC)."
+            f"{own.monthly_limit:,} tokens that its monthly limit allows. Raise the limit, or wait for "
+            "the next month (UTC)."
         )
     return None

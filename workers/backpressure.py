@@ -26,7 +26,7 @@ class QueueFull(Exception):
     def __init__(self, feature: Feature, *, retry_after: int) -> None:
         super().__init__(
             f"Feature {feature.name!r} has its {feature.max_queued} unfinished jobs, the most that its "
-            "max_queued allows. Send again later, or raise it."
+            "max_queued allows. Try again later, or raise it."
         )
         self.retry_after = retry_after
 

@@ -167,6 +167,6 @@ class Clerk:
 def _opened(provider: Provider) -> Alert:
     message = (
         f"{provider.slug} kept failing, so a worker stopped calling it for a while; jobs go to backups. "
-        f"GET /providers/{provider.id}/health shows the errors."
+        "Its health shows the errors."
     )
     return Alert("breaker_open", "providers", str(provider.id), message)

@@ -268,11 +268,12 @@ WITH fresh AS MATERIALIZED ({_fresh(_ALARMING_COLUMNS)}), recent AS (
     WHERE called AND finished_at > now() - interval '1 hour' AND provider_id IS NOT NULL
 )
 SELECT 'key_refused' AS kind, 'providers' AS noun, provider_id::text AS noun_id, count(*) AS times,
-    format('%%s refuses the key: %%s. Store a valid one.', max(provider), max(said)) AS message
+    format('%%s refuses the key: %%s. Store a valid one.', max(provider), rtrim(max(said), '. ')) AS message
 FROM recent WHERE error_class = 'auth' AND NOT is_personal GROUP BY provider_id
 UNION ALL
 SELECT 'quota_exhausted', 'providers', provider_id::text, count(*),
-    format('The quota at %%s is used up: %%s. Raise it there, or wait.', max(provider), max(said))
+    format('The quota at %%s is used up: %%s. Raise it there, or wait.',
+        max(provider), rtrim(max(said), '. '))
 FROM recent WHERE error_class = 'quota' AND NOT is_personal GROUP BY provider_id
 UNION ALL
 SELECT 'model_missing', 'models', model_row_id::text, count(*),
@@ -281,7 +282,7 @@ SELECT 'model_missing', 'models', model_row_id::text, count(*),
 FROM recent WHERE error_class = 'not_found' AND model_row_id IS NOT NULL GROUP BY model_row_id
 UNION ALL
 SELECT 'unknown_price', 'models', model_row_id::text, count(*),
-    format('Calls of %%s at %%s cost nobody knows how much. Add a price: POST /models/%%s/prices.',
-        max(model), max(provider), model_row_id)
+    format('Calls of %%s at %%s cost nobody knows how much. Add a price to the model.',
+        max(model), max(provider))
 FROM recent WHERE outcome IN ('succeeded', 'superseded') AND cost_usd IS NULL AND model_row_id IS NOT NULL
 GROUP BY model_row_id"""

@@ -20,7 +20,7 @@ from fastapi import Request, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from admin_api.errors import Problem
+from admin_api.errors import Problem, is_for_people
 from admin_api.pages import flashes
 from admin_api.pages.again import Again
 from admin_api.pages.flashes import Flash
@@ -84,7 +84,7 @@ class _Held:
         if message["type"] == "http.response.start":
             headers = Headers(raw=message["headers"])
             is_problem = headers.get("content-type", "").startswith(_PROBLEM)
-            self.is_problem = is_problem and _is_browser(self.request)
+            self.is_problem = is_problem and is_for_people(self.request)
             self.kept = {name: headers[name] for name in ("retry-after", "allow") if name in headers}
         if not self.is_problem:
             await self.send(message)
@@ -105,10 +105,6 @@ class _Restated:
             message = {**message, "status": self.status}
             MutableHeaders(scope=message).update(self.kept)
         await self.send(message)
-
-
-def _is_browser(request: Request) -> bool:
-    return getattr(request.state, "is_page", False) or "text/html" in request.headers.get("accept", "")
 
 
 def _again(request: Request, problem: Problem) -> tuple[str, Again] | None:

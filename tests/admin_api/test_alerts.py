@@ -31,7 +31,7 @@ def test_an_alert_is_raised_listed_and_acknowledged(api: Api, ledger: Ledger) ->
     ledger.record(call(cost_usd=None), call(cost_usd=None))
     [alert] = listed(api)
     assert (alert["kind"], alert["noun"], alert["count"]) == ("unknown_price", "models", 2)
-    assert "/prices" in alert["message"]
+    assert "Add a price" in alert["message"]
     done = api.post(f"/alerts/{alert['id']}/acknowledge")
     assert done.status_code == 200, done.text
     assert done.json()["acknowledged_at"] is not None

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import SecretStr
 
 from admin_api.browser import csrf_token
+from admin_api.fields import PATTERNS, SLUG
 from admin_api.pages import route
 from admin_api.pages.controls import Tweak
 from admin_api.pages.forms import Form, Group
@@ -87,7 +88,7 @@ def save(provider_id: UUID, sent: Sent, session: Writing, caller: Current, using
 @router.post("/test/{provider_id}/refused")
 @allow_writing
 def refused(provider_id: UUID) -> Response:
-    raise Conflict("Not now.")
+    raise Conflict("Not now.", hint="Send later: true.")
 
 
 @router.post("/test/{provider_id}/shown-again")
@@ -155,7 +156,7 @@ def test_files_are_kept_for_ever_under_the_address_that_pages_name(browse: Brows
     browser = browse()
     named = re.findall(r'"(/static/[\w.]+\?v=\w+)"', browser.get("/login").text)
     types = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-    assert len(named) == 3
+    assert len(named) == 4
     for address in named:
         answer = browser.get(address)
         assert answer.headers["content-type"].startswith(types[address.partition("?")[0].rpartition(".")[2]])
@@ -270,6 +271,7 @@ def test_a_refused_form_is_shown_again_with_what_is_wrong(desk: Browser, people:
     assert "{oops" in text
     assert 'value="soon"' in text
     assert KEY not in text
+    assert PATTERNS[SLUG] in said(answer)
     assert re.search(r'value="vision" checked', text)
     assert '<details class="group" open>' in text
     assert people.run("SELECT count(*) FROM ai_providers") == [(0,)]
@@ -368,6 +370,18 @@ def test_a_button_that_is_refused_tells_on_the_page_that_it_stands_on(desk: Brow
     again = desk.post(f"{address}/shown-again")
     assert again.status_code == 409
     assert f'data-here="{address}"' in again.text
+
+
+def test_what_programs_are_told_to_send_is_on_no_page(
+    desk: Browser, browse: Browse, http: httpx.Client, api: Api
+) -> None:
+    refused = said(desk.post(f"{_made(desk)}/refused"))
+    assert "Not now." in refused
+    assert "Send later" not in refused
+    assert "/openapi.json" not in said(browse().get("/nowhere"))
+    assert "/openapi.json" in http.get("/nowhere").json()["detail"]
+    unknown = api.get("/features/nothing")
+    assert unknown.json()["detail"] == "There is no feature 'nothing'. GET /features lists them."
 
 
 def test_unknown_addresses_are_pages_for_browsers_only(browse: Browse, http: httpx.Client) -> None:
