@@ -23,13 +23,15 @@ from admin_api.pages.formats import DASH, compact
 
 Tone = Literal["cyan", "violet", "pink", "green", "amber", "red", "muted"]
 Format = Callable[[float], str]
-Marks = Literal["points", "bars", "rows"]
-"""How the rows of the table lie in the drawing: where lines pass, as columns, or as rows."""
+Marks = Literal["points", "bars"]
+"""How the rows of the table lie in the drawing: where lines pass, or as columns."""
 
 TONES: Sequence[Tone] = ("cyan", "violet", "pink", "green", "amber", "red", "muted")
 """In the order in which series take them."""
 
-_WIDTH, _HEIGHT = 1000.0, 200.0  # of the drawing's own coordinates
+# The drawing's own coordinates are whole numbers: those of a month in five series have a kilobyte less so.
+_STEP, _HEIGHT = 10, 200
+_BAR = 7.6  # of a step
 _TICKS = 4
 _LABELS = 5  # along the time axis, at most; of bars each has its own
 _BARS_LABELLED = 8
@@ -70,20 +72,15 @@ class Chart:
 
 
 def lines(
-    title: str,
-    times: Sequence[datetime],
-    series: Sequence[Series],
-    *,
-    shown: Format = compact,
-    area: bool = False,
+    title: str, times: Sequence[datetime], series: Sequence[Series], *, shown: Format = compact
 ) -> Chart:
-    """Lines over time; with `area` the room below them is tinted."""
+    """Lines over time."""
     top = _top(value for each in series for value in each.values)
-    xs = _places(len(times))
-    parts = [_grid()]
+    width = _line_width(times)
+    parts = [_grid(width)]
     for each in series:
-        parts += [_run(run, top, each.tone, area=area) for run in _runs(xs, each.values)]
-    return _chart(title, "points", _names(times), series, shown, top, parts)
+        parts += [_line(run, top, each.tone) for run in _runs(each.values)]
+    return _chart(title, "points", _names(times), series, shown, top, width, parts)
 
 
 def bars(
@@ -92,40 +89,11 @@ def bars(
     """Bars over time, the series of each place on top of each other."""
     heaps = [list(accumulate(each.values[index] or 0 for each in series)) for index in range(len(times))]
     top = _top(heap[-1] for heap in heaps if heap)
-    parts = [_grid()]
+    width = max(len(times), 1) * _STEP
+    parts = [_grid(width)]
     for place, each in enumerate(series):
         parts.append(_stacked(each, [(heap[place - 1] if place else 0, heap[place]) for heap in heaps], top))
-    return _chart(title, "bars", _names(times), series, shown, top, parts)
-
-
-def ranking(
-    title: str,
-    items: Sequence[tuple[str, float]],
-    *,
-    shown: Format = compact,
-    tone: Tone = "cyan",
-    name: str = "Value",
-) -> Chart:
-    """Horizontal bars, one for each item, in the order they come."""
-    top = max((value for _, value in items), default=0) or 1
-    step = _HEIGHT / max(len(items), 1)
-    drawn = "".join(
-        _box(0, (place + 0.15) * step, value / top * _WIDTH, 0.7 * step)
-        for place, (_, value) in enumerate(items)
-    )
-    parts = [Markup('<path class="fill-{}" d="{}"/>').format(tone, drawn)]
-    summary = "; ".join(f"{label} {shown(value)}" for label, value in items[:3])
-    return Chart(
-        title=title,
-        marks="rows",
-        svg=_svg(title, "rows", summary, parts),
-        ticks=(),
-        labels=[label for label, _ in items],
-        legend=(),
-        columns=("", name),
-        rows=[(label, shown(value)) for label, value in items],
-        summary=summary,
-    )
+    return _chart(title, "bars", _names(times), series, shown, top, width, parts)
 
 
 def sparkline(title: str, values: Sequence[float], *, shown: Format = compact, tone: Tone = "cyan") -> Markup:
@@ -133,13 +101,12 @@ def sparkline(title: str, values: Sequence[float], *, shown: Format = compact, t
     if not values:
         return Markup("")
     top = _top(values)
-    xs = _places(len(values))
-    drawn = Markup("").join(_run(run, top, tone, area=True) for run in _runs(xs, values))
+    drawn = Markup("").join(_area(run, top, tone) + _line(run, top, tone) for run in _runs(values))
     said = f"{title}: {shown(values[-1])} now, {shown(max(values))} at most"
     return Markup(
         '<svg class="spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
         "<title>{}</title>{}</svg>"
-    ).format(_n(_WIDTH), _n(_HEIGHT), said, said, drawn)
+    ).format(_line_width(values), _HEIGHT, said, said, drawn)
 
 
 def _chart(
@@ -149,6 +116,7 @@ def _chart(
     series: Sequence[Series],
     shown: Format,
     top: float,
+    width: int,
     parts: Sequence[Markup],
 ) -> Chart:
     known = [value for each in series for value in each.values if value is not None]
@@ -156,7 +124,7 @@ def _chart(
     return Chart(
         title=title,
         marks=marks,
-        svg=_svg(title, marks, summary, parts),
+        svg=_svg(title, marks, width, summary, parts),
         ticks=[shown(top * step / _TICKS) for step in range(_TICKS, -1, -1)],
         labels=names if marks == "bars" and len(names) <= _BARS_LABELLED else _thinned(names),
         legend=[(each.name, each.tone) for each in series],
@@ -170,52 +138,61 @@ def _chart(
     )
 
 
-def _svg(title: str, marks: Marks, summary: str, parts: Sequence[Markup]) -> Markup:
+def _svg(title: str, marks: Marks, width: int, summary: str, parts: Sequence[Markup]) -> Markup:
     # A group, not an image: what is inside of an image cannot be reached.
     return Markup(
         '<svg class="plot" viewBox="0 0 {} {}" preserveAspectRatio="none" role="group" data-marks="{}" '
         'aria-label="{}. {}">{}</svg>'
-    ).format(_n(_WIDTH), _n(_HEIGHT), marks, title, summary, Markup("").join(parts))
+    ).format(width, _HEIGHT, marks, title, summary, Markup("").join(parts))
 
 
-def _grid() -> Markup:
-    drawn = "".join(f"M0 {_n(_HEIGHT * step / _TICKS)}H{_n(_WIDTH)}" for step in range(_TICKS + 1))
+def _grid(width: int) -> Markup:
+    drawn = "".join(f"M0 {_HEIGHT * step // _TICKS}H{width}" for step in range(_TICKS + 1))
     return Markup('<path class="rule" d="{}"/>').format(drawn)
 
 
-def _run(run: Sequence[tuple[float, float]], top: float, tone: Tone, *, area: bool) -> Markup:
-    path = "M" + "L".join(f"{_n(x)} {_n(_y(value, top))}" for x, value in run)
-    if len(run) == 1:  # a line without length: its round ends are a dot
-        return Markup('<path class="line dot stroke-{}" d="{}h0"/>').format(tone, path)
-    below = f"{path}L{_n(run[-1][0])} {_n(_HEIGHT)}L{_n(run[0][0])} {_n(_HEIGHT)}Z"
-    drawn = Markup('<path class="line stroke-{}" d="{}"/>').format(tone, path)
-    return Markup('<path class="area fill-{}" d="{}"/>').format(tone, below) + drawn if area else drawn
+def _line(run: Sequence[tuple[int, float]], top: float, tone: Tone) -> Markup:
+    if len(run) == 1:  # without length: its round ends are a dot
+        return Markup('<path class="line dot tone-{}" d="{}h0"/>').format(tone, _path(run, top))
+    return Markup('<path class="line tone-{}" d="{}"/>').format(tone, _path(run, top))
+
+
+def _area(run: Sequence[tuple[int, float]], top: float, tone: Tone) -> Markup:
+    """What lies below a line."""
+    made = Markup('<path class="area tone-{}" d="{}V{}H{}Z"/>')
+    return made.format(tone, _path(run, top), _HEIGHT, run[0][0])
+
+
+def _path(run: Sequence[tuple[int, float]], top: float) -> str:
+    return "M" + "L".join(f"{x} {_y(value, top)}" for x, value in run)
 
 
 def _stacked(series: Series, spans: Sequence[tuple[float, float]], top: float) -> Markup:
-    """The bars of one series, each from where the one below it ends: upright lines, as wide as a bar."""
-    step = _WIDTH / max(len(spans), 1)
+    """The bars of one series, each from where the one below it ends: upright lines, as wide as a bar.
+
+    However little a value is, it is seen.
+    """
     drawn = "".join(
-        f"M{_n((place + 0.5) * step)} {_n(_y(lower, top))}V{_n(_y(upper, top))}"
+        f"M{place * _STEP + _STEP // 2} {_y(lower, top)}V{min(_y(upper, top), _y(lower, top) - 1)}"
         for place, (lower, upper) in enumerate(spans)
         if upper > lower
     )
-    made = Markup('<path class="stroke-{}" stroke-width="{}" d="{}"/>')
-    return made.format(series.tone, _n(step * 0.76), drawn) if drawn else Markup("")
+    made = Markup('<path class="columns tone-{}" stroke-width="{}" d="{}"/>')
+    return made.format(series.tone, _BAR, drawn) if drawn else Markup("")
 
 
-def _box(x: float, y: float, width: float, height: float) -> str:
-    return f"M{_n(x)} {_n(y)}h{_n(width)}v{_n(height)}h-{_n(width)}z"
+def _line_width(places: Sequence[object]) -> int:
+    return max(len(places) - 1, 1) * _STEP
 
 
-def _runs(xs: Sequence[float], values: Sequence[float | None]) -> list[list[tuple[float, float]]]:
-    """The stretches without gaps."""
-    runs: list[list[tuple[float, float]]] = [[]]
-    for x, value in zip(xs, values, strict=True):
+def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
+    """The stretches without gaps, with how far to the right each value lies; one alone is in the middle."""
+    runs: list[list[tuple[int, float]]] = [[]]
+    for place, value in enumerate(values):
         if value is None:
             runs.append([])
         else:
-            runs[-1].append((x, value))
+            runs[-1].append((place * _STEP if len(values) > 1 else _STEP // 2, value))
     return [run for run in runs if run]
 
 
@@ -229,14 +206,8 @@ def _top(values: Iterable[float | None]) -> float:
     return next(step * power for step in (1, 2, 4, 5, 8, 10) if step * power >= most)
 
 
-def _places(count: int) -> list[float]:
-    if count == 1:
-        return [_WIDTH / 2]
-    return [index * _WIDTH / (count - 1) for index in range(count)]
-
-
-def _y(value: float, top: float) -> float:
-    return _HEIGHT - value / top * _HEIGHT
+def _y(value: float, top: float) -> int:
+    return _HEIGHT - round(value / top * _HEIGHT)
 
 
 def _names(times: Sequence[datetime]) -> list[str]:
@@ -260,7 +231,3 @@ def _thinned(names: Sequence[str]) -> list[str]:
 
 def _told(value: float | None, shown: Format) -> str:
     return DASH if value is None else shown(value)
-
-
-def _n(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")

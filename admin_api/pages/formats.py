@@ -33,7 +33,7 @@ def at(time: datetime | None) -> str:
 def _time(time: datetime, said: str) -> Markup:
     exact = time.astimezone(UTC)
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
-        exact.isoformat(timespec="milliseconds"), exact.strftime("%Y-%m-%d %H:%M:%S"), said
+        exact.strftime("%Y-%m-%dT%H:%M:%SZ"), exact.strftime("%Y-%m-%d %H:%M:%S"), said
     )
 
 

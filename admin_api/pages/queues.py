@@ -33,9 +33,9 @@ router = APIRouter(route_class=PageRoute)
 
 _MINUTES = 30
 _RATED = 5  # whole minutes that a rate is the mean of
-_MOST_WORKERS = 50
-_MOST_RUNNING = 5  # shown of each process
-_MOST_FAILED = 12
+_MOST_WORKERS = 12
+_MOST_RUNNING = 3  # shown of each process
+_MOST_FAILED = 8
 _MOST_COUNTED = 2000
 
 

@@ -26,8 +26,8 @@ from workers.statistics import Dimension
 router = APIRouter(route_class=PageRoute)
 
 _MOST_POINTS = 5000  # groups of a chart: 90 weeks' worth of more models than anybody has
-_GROUPS = 7
-_ROWS = 6
+_GROUPS = 5
+_ROWS = 4
 _LATE = timedelta(minutes=1)
 
 

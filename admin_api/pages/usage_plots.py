@@ -12,7 +12,7 @@ from admin_api.pages.formats import compact, milliseconds, money
 from admin_api.pages.usage_query import Asked, Span, Step
 from admin_api.usage import Row, Stats
 
-_MOST_SERIES = 4  # told apart; the others are one
+_MOST_SERIES = 3  # told apart; the others are one
 _OTHERS = "others"
 _UNKNOWN = "unknown"
 _STEPS: Mapping[Step, timedelta] = {

@@ -57,19 +57,7 @@ function exchange(old, fresh) {
 document.addEventListener("visibilitychange", () => { if (!document.hidden && every) look(); });
 later();
 
-// ---- charts: a mark for each row of the table, one stop for the keyboard, arrows inside ----
-function mark(plot) {
-  const table = $("table", plot.closest("figure")), names = $$("thead th", table).map((each) => each.textContent), rows = [...table.tBodies[0].rows];
-  const { width, height } = plot.viewBox.baseVal, kind = plot.dataset.marks, step = kind === "points" ? width / Math.max(rows.length - 1, 1) : width / rows.length;
-  rows.forEach((row, index) => {
-    const rect = document.createElementNS(plot.namespaceURI, "rect"), [name, ...cells] = [...row.cells].map((each) => each.textContent);
-    const told = `${name}: ` + cells.map((cell, place) => (cells.length > 1 ? `${names[place + 1]} ${cell}` : cell)).join(", ");
-    const left = kind === "points" ? (rows.length > 1 ? Math.max(0, (index - 0.5) * step) : 0) : index * step, right = kind === "points" ? Math.min(width, rows.length > 1 ? (index + 0.5) * step : width) : (index + 1) * step;
-    const place = kind === "rows" ? { x: 0, y: index * height / rows.length, width, height: height / rows.length } : { x: left, y: 0, width: right - left, height };
-    for (const [key, value] of Object.entries({ ...place, class: "mark", role: "img", tabindex: index ? -1 : 0, "aria-label": told, "data-tip": told })) rect.setAttribute(key, value);
-    plot.append(rect);
-  });
-}
+// ---- what is new on the page, or was there from the beginning ----
 function enhance(root) {
   for (const plot of $$("svg.plot", root)) mark(plot);
   for (const table of $$("table.stack", root)) {
@@ -78,30 +66,6 @@ function enhance(root) {
   }
   counted();
 }
-const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-document.addEventListener("keydown", (event) => {
-  const at = event.target.closest?.(".plot .mark"), step = STEPS[event.key];
-  if (!at || !step) return;
-  const marks = $$(".mark", at.closest("svg")), next = marks[marks.indexOf(at) + step];
-  event.preventDefault();
-  if (next) { at.setAttribute("tabindex", "-1"); next.setAttribute("tabindex", "0"); next.focus(); }
-});
-
-// ---- tooltips ----
-const tip = document.createElement("div");
-tip.className = "tip";
-function tell(event) {
-  const about = event.target.closest?.("[data-tip]");
-  if (!about) return tip.remove();
-  tip.textContent = about.dataset.tip;
-  body.append(tip);
-  const place = about.getBoundingClientRect(), own = tip.getBoundingClientRect();
-  tip.style.left = `${Math.max(8, Math.min(place.left + place.width / 2 - own.width / 2, innerWidth - own.width - 8))}px`;
-  tip.style.top = `${place.top > own.height + 16 ? place.top - own.height - 8 : place.bottom + 8}px`;
-}
-for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, tell);
-document.addEventListener("focusout", () => tip.remove());
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.remove(); });
 
 // ---- forms: ask before, send once ----
 document.addEventListener("submit", (event) => {
@@ -128,37 +92,6 @@ document.addEventListener("submit", (event) => {
   form.dataset.sent = "yes";
   setTimeout(() => $$("button", form).forEach((each) => each.setAttribute("aria-disabled", "true")));
 });
-// A button with data-into="id" sends the form without leaving the page: of the answer, the part with this id
-// takes the place of ours. What was typed stays, secrets too. data-wait is told meanwhile. A field with
-// data-soon="id of the button" has it pressed once typing pauses.
-async function put(form, button) {
-  const part = document.getElementById(button.dataset.into);
-  if (part.ariaBusy) return;
-  const sent = new URLSearchParams(new FormData(form, button)), told = document.createElement("p");
-  const action = button.getAttribute("formaction") || form.getAttribute("action"), isGet = form.method === "get";
-  told.className = "hint";
-  told.textContent = button.dataset.wait;
-  if (button.dataset.wait) part.replaceChildren(told);
-  part.ariaBusy = "true";
-  button.setAttribute("aria-disabled", "true");
-  try {
-    const answer = await fetch(isGet ? `${action}?${sent}` : action, { method: form.method, body: isGet ? null : sent, headers: { Accept: "text/html" } });
-    const news = new DOMParser().parseFromString(await answer.text(), "text/html");
-    part.replaceChildren(...document.importNode(news.getElementById(part.id), true).childNodes);
-  } catch {
-    told.textContent = "No answer came. Log in again, or try once more.";
-    part.replaceChildren(told);
-  }
-  part.ariaBusy = null;
-  button.removeAttribute("aria-disabled");
-  if (!button.isConnected) (document.getElementById(button.id) || $("button, select", part))?.focus();
-}
-let soon = 0;
-function press(button) {
-  clearTimeout(soon);
-  soon = setTimeout(() => ($("[aria-busy]") ? press(button) : put(button.form, button)), 400);
-}
-document.addEventListener("input", (event) => { if (event.target.dataset.soon) press(document.getElementById(event.target.dataset.soon)); });
 addEventListener("pageshow", (event) => {
   if (!event.persisted) return;
   for (const form of $$("form[data-sent]")) {

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from admin_api.pages.charts import Chart, Series, bars, lines, ranking, sparkline
+from admin_api.pages.charts import Chart, Series, bars, lines, sparkline
 from admin_api.pages.formats import DASH
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -38,7 +38,6 @@ def test_nothing_to_draw_is_no_error(kind: str) -> None:
     assert _one(kind, []).is_empty
     assert _one(kind, [None, None]).is_empty
     assert not _one(kind, [0, 0]).is_empty
-    assert ranking("None", []).is_empty
     assert sparkline("None", []) == ""
 
 
@@ -50,9 +49,14 @@ def test_a_gap_is_a_gap() -> None:
 
 def test_bars_stand_on_each_other() -> None:
     chart = bars("Calls", _hours(1), [Series("good", [3], "cyan"), Series("bad", [1], "red")])
-    drawn = re.findall(r'class="stroke-(\w+)" stroke-width="760" d="M500 ([\d.]+)V([\d.]+)"', str(chart.svg))
+    drawn = re.findall(r'class="columns tone-(\w+)" stroke-width="7.6" d="M5 (\d+)V(\d+)"', str(chart.svg))
     assert drawn == [("cyan", "200", "50"), ("red", "50", "0")]
     assert chart.rows == [("2026-03-01 00:00", "3", "1")]
+
+
+def test_one_of_a_thousand_is_seen() -> None:
+    chart = bars("Calls", _hours(1), [Series("good", [999], "cyan"), Series("bad", [1], "red")])
+    assert 'tone-red" stroke-width="7.6" d="M5 0V-1"' in str(chart.svg)
 
 
 @pytest.mark.parametrize(("most", "top"), [(7, "8"), (0.3, "0.4"), (1000, "1k"), (1001, "2k"), (0, "1")])
@@ -64,7 +68,6 @@ def test_names_are_text() -> None:
     drawn = [
         lines(EVIL, _hours(2), [Series(EVIL, [1, 2], "cyan")]),
         bars(EVIL, _hours(2), [Series(EVIL, [1, 2], "cyan")]),
-        ranking(EVIL, [(EVIL, 3.0)]),
     ]
     for svg in [*(str(each.svg) for each in drawn), str(sparkline(EVIL, [1, 2]))]:
         assert "<script" not in svg

@@ -1,0 +1,134 @@
+"""No page is large: each is measured as a busy installation fills it, with all that it loads, unpacked."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from admin_api.pages import route
+from store.ids import new_id
+from store.settings import Settings
+from tests import busy
+from tests.admin_api.conftest import Api, Json, People
+from tests.admin_api.pages.conftest import Browser
+from tests.usage_rows import Ledger
+from workers import alerts, presence
+from workers.alerts import Alert
+from workers.presence import Presence
+
+LARGEST = 60_000  # bytes
+MOST_REQUESTS = 8
+
+MORE = (
+    *("/jobs?state=failed", "/jobs?provider=anthropic&feature=emergency_assistant&user_id=user-000123"),
+    *("/jobs?state=queued", "/usage?days=1", "/usage?days=30", "/usage?days=90", "/usage?days=30&by=user"),
+    *(
+        "/usage?days=30&by=model",
+        "/usage?days=30&by=feature",
+        "/usage?days=1&by=hour",
+        "/usage?days=30&by=day",
+    ),
+    *("/usage?days=30&provider=anthropic&by=model", "/alerts?acknowledged=any", "/catalog?vendor=openai"),
+    *("/models/new?provider={provider_id}", "/playground?feature=emergency_assistant", "/audit?noun=models"),
+    *("/setup/provider?vendor=openai", "/setup/model?provider={provider_id}", "/setup/run?feature={feature}"),
+    *("/setup/test?provider={provider_id}", "/setup/assign?provider={provider_id}&model={model_id}"),
+)
+NO_PAGE = re.compile(
+    r"artifact|\.csv|\.json|download|^/static|^/account/second-factor|^/login|^/setup/|^/test/|^/$"
+)
+
+
+def _configured(api: Api) -> list[Json]:
+    """Vendors with models, each assigned; integrations and tokens. The models."""
+    models = busy.configure(api.made)
+    features = api.get("/features?limit=200").json()["items"]
+    for at, feature in enumerate(each for each in features if each["capability"] == "text"):
+        targets = [{"model_id": models[(at + place) % len(models)]["id"]} for place in range(3)]
+        api.made("/feature-assignments", {"feature_name": feature["name"], "targets": targets})
+        api.made("/tokens", {"name": f"Application of {feature['name']}", "scopes": ["jobs:enqueue"]})
+    for name in ("slack_alerts", "pager", "crm_webhook"):
+        body = {"name": name, "type": "webhook", "endpoint": f"https://example.com/{name}"}
+        api.made("/integrations", body)
+    return models
+
+
+def _worked(settings: Settings, models: list[Json], features: list[str]) -> None:
+    """A past that is counted, jobs that wait and run, worker processes and alerts."""
+    ledger = Ledger(settings)
+    busy.work(ledger.db, models, features)
+    ledger.record()
+    for number in range(6):
+        worker = Presence(f"worker-7f9c4b{number}:4711", ("standard", "batch"), 64, "1.2.3", 60)
+        presence.arrive(ledger.db, worker)
+        presence.beat(ledger.db, worker, in_flight=64, is_stopping=False)
+    for number in range(600):
+        _wait(ledger.db, features[number % len(features)], number)
+    told = [Alert("key_refused", "providers", each["id"], f"{each['slug']}: {busy.ERROR}") for each in models]
+    alerts.raise_all(ledger.db, told)
+    ledger.close()
+
+
+def _wait(db: psycopg.Connection[Any], feature: str, number: int) -> None:
+    is_running = number < 60
+    row = {
+        "id": new_id(),
+        "feature": feature,
+        "capability": "text",
+        "lane": "standard",
+        "input": Jsonb({"message": "What do the stars say about Tuesday?"}),
+        "user_id": f"user-{number:06}",
+        "state": "running" if is_running else "queued",
+        "worker": f"worker-7f9c4b{number % 6}:4711" if is_running else None,
+        "started_at": datetime.now(UTC) if is_running else None,
+    }
+    names, places = ", ".join(row), ", ".join(["%s"] * len(row))
+    db.execute(f"INSERT INTO jobs ({names}) VALUES ({places})".encode(), list(row.values()))
+
+
+def _size(desk: Browser, address: str) -> tuple[int, int]:
+    """Bytes and requests."""
+    answer = desk.get(address)
+    assert answer.status_code == 200, address
+    files = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', answer.text))
+    return len(answer.content) + sum(len(desk.get(file).content) for file in files), 1 + len(files)
+
+
+@pytest.mark.usefixtures("admin")
+def test_every_page_of_a_busy_installation_is_small(
+    desk: Browser, api: Api, people: People, settings: Settings
+) -> None:
+    models = _configured(api)
+    features = [each["name"] for each in api.get("/features?limit=200").json()["items"]]
+    _worked(settings, models, features)
+    ((admin_id,),) = people.run("SELECT id FROM admins ORDER BY id LIMIT 1")
+    ((failed,),) = people.run(
+        "SELECT id FROM job_history WHERE state = 'failed' ORDER BY finished_at LIMIT 1"
+    )
+    ids = {
+        "job_id": failed,
+        "provider_id": models[0]["provider_id"],
+        "model_id": models[0]["id"],
+        "feature": "emergency_assistant",
+        "name": "emergency_assistant",
+        "admin_id": admin_id,
+        "integration_id": api.get("/integrations").json()["items"][0]["id"],
+        "entry_id": api.get("/audit?noun=models").json()["items"][0]["id"],
+    }
+    paths = [*(path for path in route.pages() if not NO_PAGE.search(path)), *MORE]
+    addresses = [re.sub(r"{(\w+)}", lambda key: quote(str(ids[key[1]])), path) for path in paths]
+    sizes = {address: _size(desk, address) for address in addresses}
+    print(
+        *(f"{size:6} {requests} {at}" for at, (size, requests) in sorted(sizes.items(), key=_by_size)),
+        sep="\n",
+    )
+    assert {at: each for at, each in sizes.items() if each[0] > LARGEST or each[1] > MOST_REQUESTS} == {}
+
+
+def _by_size(pair: tuple[str, tuple[int, int]]) -> int:
+    return pair[1][0]
