@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.browser import Visit
+from tests.ui.browser import Visit, barriers
 from tests.ui.work import ARABIC
 
 
@@ -28,6 +28,7 @@ def test_an_assignment_is_swapped_edited_and_rolled_back(keeper: Visit) -> None:
     page.locator("#user").fill("{% if %}")
     keeper.press("Save", within=".page-head")
     expect(page.locator(".error").first).to_be_visible()
+    assert barriers(page) == ""
     page.locator("#user").fill(f"{ARABIC} {{{{ job }}}}")
     expect(page.locator("#preview")).to_contain_text(ARABIC)
     keeper.press("Save", within=".page-head")
@@ -51,6 +52,7 @@ def test_a_feature_is_made_assigned_changed_and_removed(keeper: Visit) -> None:
     keeper.fill(name="Bad Name")
     keeper.press("Save feature")
     expect(page.locator(".error").first).to_be_visible()
+    assert barriers(page) == ""
     keeper.fill(name="greeting", description="تحية <script>alert(1)</script>")
     keeper.press("Save feature")
     assert keeper.path == "/assignments/greeting"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.browser import Visit
+from standalone.up import FIRST_ADMIN
+from tests.ui.browser import Visit, barriers
 from tests.ui.conftest import Installation
 from tests.ui.work import ARABIC
 
@@ -27,6 +29,15 @@ def test_a_job_is_run_in_the_playground_and_its_answer_appears(keeper: Visit) ->
     assert page.locator("#answer b").count() == 0, "what a model writes is text"
 
 
+@pytest.fixture
+def lane(installation: Installation) -> Iterator[str]:
+    """A lane that runs afterwards, whatever the walk leaves behind; other walks run no job of it."""
+    yield "batch"
+    machine = installation.machine
+    with machine.api(machine.command("token", "admin", "--email", FIRST_ADMIN, "--mfa").strip()) as api:
+        api.call("POST", "/api/v1/queues/batch/resume")
+
+
 @pytest.mark.clicks(
     "/queues/{lane}/pause",
     "/queues/{lane}/resume",
@@ -34,12 +45,12 @@ def test_a_job_is_run_in_the_playground_and_its_answer_appears(keeper: Visit) ->
     "/jobs/{job_id}/cancel",
     "/jobs/{job_id}/retry",
 )
-def test_a_paused_lane_keeps_a_job_that_is_cancelled_and_run_again(keeper: Visit) -> None:
+def test_a_paused_lane_keeps_a_job_that_is_cancelled_and_run_again(keeper: Visit, lane: str) -> None:
     page = keeper.open("/queues")
-    keeper.press("Pause interactive", confirm=True)
-    keeper.told("interactive is paused", "warn")
+    keeper.press(f"Pause {lane}", confirm=True)
+    keeper.told(f"{lane} is paused", "warn")
 
-    keeper.open("/playground?feature=chat_assistant")
+    keeper.open("/playground?feature=analytics_insights")
     keeper.press("Run")
     keeper.follow("All of it")
     job = keeper.path
@@ -49,8 +60,8 @@ def test_a_paused_lane_keeps_a_job_that_is_cancelled_and_run_again(keeper: Visit
     expect(page.locator("main .page-head")).to_contain_text("cancelled")
 
     keeper.open("/queues")
-    keeper.press("Resume interactive")
-    keeper.told("interactive runs again")
+    keeper.press(f"Resume {lane}")
+    keeper.told(f"{lane} runs again")
     keeper.open(job)
     keeper.press("Retry", confirm=True)
     keeper.told("Enqueued again")
@@ -70,6 +81,20 @@ def test_jobs_are_run_again_as_picked_and_as_found(keeper: Visit) -> None:
     keeper.follow("retry")
     keeper.press("Retry")
     keeper.told("jobs")
+
+
+def test_jobs_are_narrowed_by_who_served_them(keeper: Visit) -> None:
+    page = keeper.open("/jobs")
+    page.get_by_label("Provider").select_option("broken")
+    keeper.press("Filter")
+    assert "provider=broken" in page.url
+    expect(page.locator("table.jobs")).to_contain_text("code_generation")
+    expect(page.locator("table.jobs")).not_to_contain_text("chat_assistant")
+
+    keeper.expecting |= {422}
+    keeper.open("/jobs?since=yesterday")
+    expect(page.locator(".error").first).to_be_visible()
+    assert barriers(page) == ""
 
 
 def test_audio_plays_and_records_can_be_saved(keeper: Visit, installation: Installation) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from standalone.up import FIRST_ADMIN
-from tests.ui.browser import Visit
+from tests.ui.browser import Visit, barriers
 from tests.ui.conftest import Installation, Visitors
 
 
@@ -41,6 +41,7 @@ def test_a_wrong_password_is_told_and_leads_on_to_the_page_that_was_wanted(
 
     _log_in(visit, FIRST_ADMIN, "not the password")
     assert visit.page.get_by_role("alert").count() == 1
+    assert barriers(visit.page) == ""
     assert visit.path == "/login"
 
     _log_in(visit, FIRST_ADMIN, installation.machine.password)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from playwright.sync_api import expect
 
-from tests.ui.browser import Visit
+from tests.ui.browser import Visit, barriers
 from tests.ui.conftest import Installation, Visitors, check
 
 PASSWORD = "four words like these"
@@ -42,6 +42,7 @@ def test_somebody_is_invited_changed_sent_out_and_removed(keeper: Visit, visitin
     page.locator("[name=role]").select_option("admin")
     keeper.press("Add")
     expect(page.locator(".error").first).to_be_visible()
+    assert barriers(page) == ""
     keeper.fill(email="walker@example.com", password=PASSWORD)
     keeper.press("Add")
     person = keeper.path
@@ -76,6 +77,7 @@ def test_a_token_is_shown_once_and_revoked(keeper: Visit) -> None:
     keeper.press("Make")
     assert page.locator("#token").inner_text().startswith("orr")
     clear = page.locator("#token").inner_text().strip()
+    assert barriers(page) == ""
     keeper.open("/tokens")
     assert clear not in page.content()
     keeper.press("Revoke", confirm=True)
@@ -104,6 +106,7 @@ def test_an_admin_keeps_the_own_account(
     visit.fill(current="not my password", new="another four words", again="another four words")
     visit.press("Change password")
     expect(page.locator(".error").first).to_be_visible()
+    assert barriers(page) == ""
     another = page.locator("main tr", has_not_text="this one")
     another.get_by_role("button", name="End the session").first.click()
     visit.told("The session is over")
@@ -129,15 +132,22 @@ def test_an_admin_keeps_the_own_account(
     secret = page.locator("#secret").inner_text()
     codes = page.locator("#codes").inner_text().split()
     assert page.locator("main svg").count(), "a code to scan"
+    assert barriers(page) == ""
     visit.fill(otp="000000")
     visit.press("Turn on")
     expect(page.locator(".error").first).to_be_visible()
+    assert barriers(page) == ""
     visit.fill(otp=_code(secret))
     visit.press("Turn on")
     visit.told("Your second factor is on")
     visit.press("Log out", within="nav#nav")
     _log_in(visit, email, "another four words")
     assert visit.path == "/login/code"
+    assert barriers(page) == ""
+    visit.fill(code="000000")
+    visit.press("Continue")
+    assert page.get_by_role("alert").count() == 1
+    assert barriers(page) == ""
     visit.fill(code=codes[0])
     visit.press("Continue")
     assert visit.path == "/overview"

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.browser import Visit
+from tests.ui.browser import Visit, barriers
 from tests.ui.conftest import Installation
 
 _ID = "[0-9a-f-]{36}"
@@ -81,6 +81,7 @@ def test_a_model_is_added_priced_put_to_use_and_removed(keeper: Visit, installat
     keeper.fill(model_id="walk-model", name="نموذج", input_price_per_1k="abc")
     keeper.press("Add model")
     expect(page.locator(".error").first).to_be_visible()
+    assert barriers(page) == ""
     keeper.fill(input_price_per_1k="0.001", output_price_per_1k="0.002")
     keeper.press("Add model")
     model = keeper.path
