@@ -21,6 +21,7 @@ from bench import (
     interactive,
     listing,
     machine,
+    pages,
     pick_up,
     report,
     resolve,
@@ -45,6 +46,7 @@ MEASUREMENTS: Mapping[str, Measure] = {
     "throughput": throughput.measure,
     "history": history.measure,
     "listing": listing.measure,
+    "pages": pages.measure,
 }
 
 _RESULTS = Path(__file__).parent / "results"
