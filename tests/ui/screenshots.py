@@ -5,22 +5,24 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bench.past import invent
 from standalone.up import FIRST_ADMIN
+from tests import busy
 from tests.machine import Machine
 from tests.ui.browser import installed
 from tests.ui.work import done
 
 _FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
-_PAST = 20_000  # jobs of the last week
 _QUALITY = 82  # of a JPEG: a page takes some 100 kB
+_COUNTING_SECONDS = 20.0  # in which workers count the past
 
 PAGES: Mapping[str, str] = {
     "overview": "/overview",
@@ -56,8 +58,7 @@ def main() -> None:
     wanted = sys.argv[1:] or list(PAGES)
     _FOLDER.mkdir(exist_ok=True)
     with _machine() as machine, _browser() as browser:
-        ids = done(machine)
-        _remember(machine)
+        ids = done(machine) | _filled(machine)
         page = _entered(browser, machine, 1360)
         for name in wanted:
             _take(page, PAGES[name].format(**ids), name)
@@ -85,12 +86,32 @@ def _browser() -> Iterator[Browser]:
         yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
 
 
-def _remember(machine: Machine) -> None:
-    """A week of history, made of the jobs that were just run."""
+def _filled(machine: Machine) -> dict[str, str]:
+    """Vendors, people and tokens, and a past of theirs; what stands for the keys of pages' addresses."""
+    token = machine.command("token", "admin", "--email", FIRST_ADMIN, "--mfa").strip()
     exported = re.search(r"ORRERY_DATABASE_URL='?([^'\n]+)", machine.command("env"))
     assert exported is not None
-    with psycopg.connect(exported[1], autocommit=True) as db:
-        invent(db, _PAST)
+    with machine.api(token) as api, psycopg.connect(exported[1], autocommit=True) as db:
+
+        def make(path: str, body: dict[str, Any]) -> dict[str, Any]:
+            made: dict[str, Any] = api.call("POST", f"/api/v1{path}", body)
+            return made
+
+        models = busy.configure(make)
+        for email, role in (("ada@example.com", "super_admin"), ("noor@example.com", "admin")):
+            make("/admins", {"email": email, "role": role, "password": "four words like these"})
+        for name in ("Web shop", "Mobile app", "Nightly horoscopes"):
+            make("/tokens", {"name": name})
+        assignments = list(api.pages("/api/v1/feature-assignments"))
+        served = [each["feature_name"] for each in assignments]
+        for at, each in enumerate(assignments):
+            if each["feature_name"] in ("tarot_reading", "cv_draft", "analytics_insights"):
+                targets = [{"model_id": models[(at + place) % len(models)]["id"]} for place in range(2)]
+                api.call("PATCH", f"/api/v1/feature-assignments/{each['id']}", {"targets": targets})
+        make("/integrations", {"name": "pager", "type": "webhook", "endpoint": "https://example.com/pager"})
+        busy.work(db, models, served)
+    time.sleep(_COUNTING_SECONDS)
+    return {"sandbox_id": models[0]["provider_id"], "model_id": models[0]["id"]}
 
 
 def _entered(browser: Browser, machine: Machine, width: int) -> Page:
