@@ -5,23 +5,18 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from routing.attachments import gather
-from routing.breaker import Breakers
-from routing.cooldowns import Cooldowns
 from routing.errors import InputRejected, InputUnavailable, RoutingError
-from routing.failover import execute
-from routing.limits import ProcessLimits
 from routing.media import wav
-from routing.retry_budget import RetryBudget
 from routing.transport import Transport
-from routing.values import Attachments, Capability, Feature, Outcome, Plan, Request
+from routing.values import Attachments, Capability, Feature
 from tests.routing import factories
-from tests.routing.factories import KEY, VAULT, png
+from tests.routing.factories import KEY, png
+from tests.routing.runs import ran
 from tests.routing.servers import chat, scripted
 from tests.ssrf import CORPUS, trap, watched
 
@@ -162,34 +157,12 @@ def test_nothing_inside_is_reached(
     assert came == []
 
 
-@contextmanager
-def _tools() -> Iterator[dict[str, Any]]:
-    transport = Transport(private_inputs=True)
-    try:
-        yield {
-            "transport": transport,
-            "breakers": Breakers(),
-            "cooldowns": Cooldowns(),
-            "limits": ProcessLimits(),
-            "vault": VAULT,
-            "budget": RetryBudget(),
-            "still_ours": lambda: True,
-        }
-    finally:
-        transport.close()
-
-
-def _ran(plan: Plan, **values: Any) -> Outcome:
-    with _tools() as tools:
-        return execute(plan, Request(feature="x", input=values), **tools)
-
-
 def test_a_run_fetches_once_however_many_routes_it_tries() -> None:
     busy = (503, {"error": {"message": "busy"}})
     with scripted(_PICTURE) as pictures, scripted(busy) as bad, scripted((200, chat("A dot."))) as good:
         routes = [factories.route(factories.provider(server.base_url, key=KEY)) for server in (bad, good)]
         plan = factories.plan(*routes, of=_feature(), user="What is it?")
-        outcome = _ran(plan, image_url=pictures.base_url)
+        outcome = ran(plan, {"image_url": pictures.base_url})
     assert outcome.reply is not None
     assert (len(pictures.seen), len(bad.seen), len(good.seen)) == (1, 1, 1)
     assert "authorization" not in pictures.seen[0].headers
@@ -201,8 +174,8 @@ def test_a_run_fetches_once_however_many_routes_it_tries() -> None:
 def test_what_cannot_be_fetched_is_no_providers_fault() -> None:
     with scripted((200, chat())) as server, scripted((503, b"")) as pictures:
         plan = factories.plan(factories.route(factories.provider(server.base_url)), of=_feature())
-        passing = _ran(plan, image_url=pictures.base_url)
-        broken = _ran(plan, image_base64="###")
+        passing = ran(plan, {"image_url": pictures.base_url})
+        broken = ran(plan, {"image_base64": "###"})
         assert server.seen == []
     assert (passing.error_class, passing.retryable, passing.attempts) == ("input", True, ())
     assert (broken.error_class, broken.retryable) == ("input", False)
@@ -215,9 +188,9 @@ def test_a_page_is_read_as_text_and_a_picture_is_not() -> None:
         plan = factories.plan(
             factories.route(owner), of=_feature(Capability.TEXT), user="Extract: {{ text }}"
         )
-        assert _ran(plan, url=pages.base_url).reply
+        assert ran(plan, {"url": pages.base_url}).reply
         plan = factories.plan(factories.route(owner), of=_feature(Capability.TEXT))
-        assert _ran(plan, image_base64=base64.b64encode(png()).decode(), note="hi").reply
+        assert ran(plan, {"image_base64": base64.b64encode(png()).decode(), "note": "hi"}).reply
     assert server.seen[0].body["messages"] == [
         {"role": "user", "content": "Extract: We look for an engineer"}
     ]
@@ -231,9 +204,9 @@ def test_a_picture_that_lies_somewhere_is_fetched_from_there() -> None:
         server.script.append((200, {"data": [{"url": f"{pictures.base_url}/p.png"}]}))
         route = factories.route(factories.provider(server.base_url, key=KEY))
         plan = factories.plan(route, capability=Capability.IMAGE)
-        outcome = _ran(plan, prompt="A dot")
+        outcome = ran(plan, {"prompt": "A dot"})
         pictures.script[:] = [(200, b"<html>")]
-        lost = _ran(plan, prompt="A dot")
+        lost = ran(plan, {"prompt": "A dot"})
     assert outcome.reply is not None
     assert (outcome.reply.artifact, outcome.reply.media_type) == (png(), "image/png")
     assert "authorization" not in pictures.seen[0].headers

@@ -13,28 +13,23 @@ import pytest
 from llmock.chaos import ChaosSettings
 from llmock.testing import LLMockServer
 
-from routing.breaker import Breakers
-from routing.cooldowns import Cooldowns
 from routing.errors import AuthFailed, Overloaded, ProviderError, QuotaExhausted, RateLimited, ServerError
-from routing.failover import execute
-from routing.limits import ProcessLimits
 from routing.media import audio_type, image_type
 from routing.providers import CODECS, classify, codec, probe
-from routing.retry_budget import RetryBudget
 from routing.transport import Transport
 from routing.values import (
     Call,
     Capability,
     FinishReason,
     Media,
-    Outcome,
     Provider,
     Reply,
     Route,
     Turn,
 )
 from tests.routing import factories
-from tests.routing.factories import KEY, VAULT, png
+from tests.routing.factories import KEY, png
+from tests.routing.runs import ran
 from tests.sandbox import Sandbox
 
 _TEXTS = (Capability.TEXT, Capability.VISION)
@@ -222,7 +217,7 @@ def test_what_is_cut_off_says_so(wire: _Wire, owner: Owner, transport: Transport
 
 
 @pytest.mark.parametrize("wire", [w for w in _SANDBOX if Capability.TEXT in _capabilities(w)], ids=str)
-def test_an_output_schema_is_asked_for_and_met(wire: _Wire, owner: Owner, transport: Transport) -> None:
+def test_an_output_schema_is_asked_for_and_met(wire: _Wire, owner: Owner) -> None:
     schema = {
         "type": "object",
         "properties": {"title": {"type": "string"}, "salary": {"type": "integer", "minimum": 70_000}},
@@ -230,24 +225,10 @@ def test_an_output_schema_is_asked_for_and_met(wire: _Wire, owner: Owner, transp
         "additionalProperties": False,
     }
     of = factories.feature(output_schema=schema)
-    outcome = _ran(transport, _route(wire, owner(wire)), of=of, user="What is offered?")
+    outcome = ran(factories.plan(_route(wire, owner(wire)), of=of, user="What is offered?"))
     assert outcome.reply is not None, outcome.error_message
     assert set(outcome.reply.data) == {"title", "salary"}
     assert len(outcome.attempts) == 1, "the provider was told of the schema"
-
-
-def _ran(transport: Transport, route: Route, **plan: object) -> Outcome:
-    return execute(
-        factories.plan(route, **plan),  # type: ignore[arg-type]
-        factories.request(),
-        transport=transport,
-        breakers=Breakers(),
-        cooldowns=Cooldowns(),
-        limits=ProcessLimits(),
-        vault=VAULT,
-        budget=RetryBudget(),
-        still_ours=lambda: True,
-    )
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------
@@ -302,7 +283,7 @@ def test_broken_answers(
 
 @pytest.mark.parametrize(("wire", "capability"), _FIRST, ids=str)
 def test_failover_is_the_same_whoever_fails(
-    wire: _Wire, capability: Capability, owner: Owner, transport: Transport, sandbox: Sandbox
+    wire: _Wire, capability: Capability, owner: Owner, sandbox: Sandbox
 ) -> None:
     made = owner(wire)
     with ExitStack() as stack:
@@ -311,19 +292,9 @@ def test_failover_is_the_same_whoever_fails(
             made = factories.provider(_base_url(wire, sandbox, broken), protocol=wire.protocol, key=KEY)
         else:
             sandbox.fault("status", protocol=wire.vendor, status=503)
-        outcome = execute(
-            factories.plan(_route(wire, made), capability=capability, parameters={"voice": "alloy"})
-            if capability is Capability.SPEECH
-            else factories.plan(_route(wire, made), capability=capability),
-            factories.request({"text": "Hello."}),
-            transport=transport,
-            breakers=Breakers(),
-            cooldowns=Cooldowns(),
-            limits=ProcessLimits(),
-            vault=VAULT,
-            budget=RetryBudget(),
-            still_ours=lambda: True,
-        )
+        parameters = {"voice": "alloy"} if capability is Capability.SPEECH else {}
+        plan = factories.plan(_route(wire, made), capability=capability, parameters=parameters)
+        outcome = ran(plan, {"text": "Hi."})
     assert (outcome.error_class, outcome.retryable) == ("overloaded", True)
     assert [attempt.status for attempt in outcome.attempts] == [503]
 
