@@ -212,3 +212,20 @@ def test_a_picture_that_lies_somewhere_is_fetched_from_there() -> None:
     assert "authorization" not in pictures.seen[0].headers
     assert (lost.error_class, lost.attempts[0].called) == ("server_error", True)
     assert lost.attempts[0].usage.images == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://169.254.169.254/p.png", "http://metadata.google.internal/p.png", "http://[fd00:ec2::254]/"],
+)
+def test_a_provider_cannot_send_us_where_nothing_may_go(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with scripted((200, {"data": [{"url": url}]})) as server:
+        plan = factories.plan(
+            factories.route(factories.provider(server.base_url)), capability=Capability.IMAGE
+        )
+        known = ("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]))
+        with watched(monkeypatch, known) as spy:
+            outcome = ran(plan, {"prompt": "A dot"})
+    assert outcome.error_class == "server_error"
+    assert "metadata" in str(outcome.error_message)
+    assert spy.seen == []
