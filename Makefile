@@ -6,10 +6,13 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 
 ifdef UV
-PIP := $(UV) pip install --python $(BIN)/python --quiet
+PIP := $(UV) pip install --python $(BIN)/python --quiet --compile-bytecode
 else
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
+
+# Compiled once, also where PYTHONDONTWRITEBYTECODE is set: else each process that starts compiles for seconds.
+PACKAGES := store routing workers admin_api standalone
 
 .PHONY: demo up install test test-full test-ui check bench chaos screenshots lock clean
 .DEFAULT_GOAL := demo
@@ -69,6 +72,7 @@ clean:
 	@echo "Installing Orrery into .venv ..."
 	@$(PIP) --require-hashes -r requirements.txt
 	@$(PIP) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q $(PACKAGES)
 	@touch $@
 
 .venv/.dev: requirements-dev.txt .venv/.run

@@ -34,8 +34,23 @@ _Template = Annotated[
 ]
 
 
+class Conditions(BaseModel):
+    """When a target is tried at all; null: always."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    plan: Annotated[
+        Annotated[str, StringConstraints(min_length=1, max_length=100)] | None,
+        Field(description="For jobs of this plan only."),
+    ] = None
+    budget_burn_percent: Annotated[
+        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None,
+        Field(description="Once a budget that covers the job has burned this much of its limit."),
+    ] = None
+
+
 class Target(BaseModel):
-    """One model of an assignment; position 0 is tried first."""
+    """One model of an assignment; its strategy decides which is tried first."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,6 +58,10 @@ class Target(BaseModel):
     position: Annotated[int | None, Field(ge=0, le=99, description="By default its place in the list.")] = (
         None
     )
+    weight: Annotated[
+        float, Field(ge=0, le=1_000_000, allow_inf_nan=False, description="Its share under `weighted`.")
+    ] = 1.0
+    conditions: Conditions = Conditions()
 
 
 class PromptBody(fields.Body):
@@ -83,7 +102,13 @@ class AssignmentBody(fields.Body):
     model_id: UUID | None = None
     backup_model_id: UUID | None = None
     targets: Annotated[list[Target] | None, Field(max_length=20)] = None
-    strategy: Literal["priority"] = "priority"
+    strategy: Annotated[
+        Literal["priority", "weighted", "cheapest", "fastest", "least_used"],
+        Field(
+            description="How targets are put in order: as listed; by chance, as often as their weights say, "
+            "and always the same for one user_id; by price; by latency of late; by calls of late."
+        ),
+    ] = "priority"
     prompt_template: PromptBody | None = None
     parameters: fields.JsonObject = Field(
         default_factory=dict, description="Over the model's default_parameters; null unsets one of them."
@@ -104,6 +129,8 @@ class AssignmentBody(fields.Body):
 class ShownTarget(BaseModel):
     model_id: UUID
     position: int
+    weight: float
+    conditions: Conditions
 
 
 class Prompt(BaseModel):
@@ -231,21 +258,22 @@ def written(
             "An assignment stays with its feature. Add one to the other feature.", field="feature_name"
         )
     targets = _targets(body)
-    check_targets(session, row, targets, body.parameters)
+    check_targets(session, row, [(target.model_id, field) for target, field in targets], body.parameters)
+    _check_weights(body.strategy, [target for target, _ in targets])
     for name in _COLUMNS:
         setattr(row, name, getattr(body, name))
     row.updated_by, row.updated_at = admin_id, func.now()
     _set_prompt(session, row, body.prompt_template, admin_id)
     session.flush()
-    _set_targets(session, row, [model_id for model_id, _ in targets])
+    _set_targets(session, row, [target for target, _ in targets])
     return _shown(row)
 
 
 # --- targets ------------------------------------------------------------------------------------------
 
 
-def _targets(body: AssignmentBody) -> list[tuple[UUID, str]]:
-    """The models in order, each with the field it came from. Raises Invalid where the two forms clash."""
+def _targets(body: AssignmentBody) -> list[tuple[Target, str]]:
+    """The targets in order, each with the field it came from. Raises Invalid where the two forms clash."""
     listed = _listed(body.targets) if body.targets else []
     short = [(body.model_id, "model_id"), (body.backup_model_id, "backup_model_id")]
     given = [(model_id, field) for model_id, field in short if model_id is not None]
@@ -254,41 +282,60 @@ def _targets(body: AssignmentBody) -> list[tuple[UUID, str]]:
             raise Invalid(
                 "Name the model that serves the feature.", field="model_id", hint="GET /models has its id."
             )
-        listed = list(given)
+        listed = [(Target(model_id=model_id), field) for model_id, field in given]
     for model_id, field in given:
         place = 0 if field == "model_id" else 1
-        if place >= len(listed) or listed[place][0] != model_id:
+        if place >= len(listed) or listed[place][0].model_id != model_id:
             raise Invalid(
                 f"This is not target {place}. Send {field} or targets, or make them agree.", field=field
             )
-        listed[place] = (model_id, field)
+        listed[place] = (listed[place][0], field)
     seen: set[UUID] = set()
-    for model_id, field in listed:
-        if model_id in seen:
+    for target, field in listed:
+        if target.model_id in seen:
             raise Invalid("This model stands there already. A backup must be another model.", field=field)
-        seen.add(model_id)
+        seen.add(target.model_id)
     return listed
 
 
-def _listed(targets: Sequence[Target]) -> list[tuple[UUID, str]]:
+def _listed(targets: Sequence[Target]) -> list[tuple[Target, str]]:
     placed = sorted(
-        (index if target.position is None else target.position, index, target.model_id)
-        for index, target in enumerate(targets)
+        (index if target.position is None else target.position, index) for index, target in enumerate(targets)
     )
-    if [position for position, _, _ in placed] != list(range(len(placed))):
+    if [position for position, _ in placed] != list(range(len(placed))):
         raise Invalid(f"Positions must count from 0 to {len(placed) - 1}, each once.", field="targets")
-    return [(model_id, pointer(["targets", index, "model_id"])) for _, index, model_id in placed]
+    return [(targets[index], pointer(["targets", index, "model_id"])) for _, index in placed]
 
 
-def _set_targets(session: Session, row: FeatureAIAssignment, wanted: Sequence[UUID]) -> None:
-    if [target.model_id for target in row.targets] == list(wanted):
+def _check_weights(strategy: str, targets: Sequence[Target]) -> None:
+    if strategy == "weighted" and not any(target.weight for target in targets):
+        raise Invalid("Under the strategy weighted one target at least needs a weight.", field="targets")
+
+
+def _set_targets(session: Session, row: FeatureAIAssignment, wanted: Sequence[Target]) -> None:
+    if [_target(stored) for stored in row.targets] == [_bare(target) for target in wanted]:
         return
     row.targets.clear()
     session.flush()  # the old positions must be gone before the new ones come
     row.targets.extend(
-        AssignmentTarget(position=position, model_id=model_id) for position, model_id in enumerate(wanted)
+        AssignmentTarget(
+            position=position,
+            model_id=target.model_id,
+            weight=target.weight,
+            conditions=target.conditions.model_dump(exclude_none=True),
+        )
+        for position, target in enumerate(wanted)
     )
     session.flush()
+
+
+def _target(stored: AssignmentTarget) -> Target:
+    """A stored target as a client would send it, without its position."""
+    return Target(model_id=stored.model_id, weight=stored.weight, conditions=Conditions(**stored.conditions))
+
+
+def _bare(target: Target) -> Target:
+    return target.model_copy(update={"position": None})
 
 
 def _current(row: FeatureAIAssignment) -> AssignmentBody:
@@ -307,7 +354,11 @@ def _expanded(row: FeatureAIAssignment, changes: Mapping[str, object]) -> dict[s
     """The changes with what they leave alone of targets and prompt put in."""
     expanded = dict(changes)
     if "targets" not in changes:
-        expanded["targets"] = [{"model_id": model_id} for model_id in _patched_targets(row, changes)]
+        stored_targets = {str(target.model_id): _target(target).model_dump() for target in row.targets}
+        expanded["targets"] = [
+            stored_targets.get(str(model_id), {"model_id": model_id})
+            for model_id in _patched_targets(row, changes)
+        ]
     sent, stored = changes.get("prompt_template"), row.prompt_template
     if isinstance(sent, dict) and stored is not None:
         expanded["prompt_template"] = {
@@ -381,7 +432,10 @@ def _shown(row: FeatureAIAssignment) -> Assignment:
         feature_name=row.feature.name,
         model_id=models[0] if models else None,
         backup_model_id=models[1] if len(models) > 1 else None,
-        targets=[ShownTarget(model_id=model_id, position=place) for place, model_id in enumerate(models)],
+        targets=[
+            ShownTarget(position=place, **_target(target).model_dump(exclude={"position"}))
+            for place, target in enumerate(row.targets)
+        ],
         prompt_template=prompt
         and Prompt(system=prompt.system_template, user=prompt.user_template, version=prompt.version),
     )

@@ -23,7 +23,7 @@ from routing.cooldowns import Cooldowns
 from routing.explanation import Breakers, Candidate, Verdict
 from routing.snapshot import counted, load
 from store.tables import Admin
-from workers import fleet
+from workers import fleet, recent
 
 router = APIRouter(prefix="/feature-assignments", tags=["feature-assignments"], route_class=GuardedRoute)
 
@@ -110,7 +110,12 @@ def explain_assignment(
     example = row.feature.input_schema.get("example")
     given = body.input if body.input is not None else example if isinstance(example, dict) else {}
     asked = values.Request(
-        row.feature.name, given, caller=_caller(session, caller, body), user_id=body.user_id, plan=body.plan
+        row.feature.name,
+        given,
+        caller=_caller(session, caller, body),
+        user_id=body.user_id,
+        plan=body.plan,
+        sticky=body.user_id or "",
     )
     return explained(asked, session, services(request))
 
@@ -119,8 +124,14 @@ def explained(asked: values.Request, session: Session, own: Services) -> Explana
     """What would become of a job now. `own`: the process's services, which see the whole configuration."""
     with own.pool.connection() as db:
         snapshot = counted(load(db, with_keys=False), db)
+        figures = recent.count(db)
     found = explanation.explain(
-        snapshot, asked, now=datetime.now(UTC), breakers=_breakers(session), cooldowns=_cooldowns(own)
+        snapshot,
+        asked,
+        now=datetime.now(UTC),
+        breakers=_breakers(session),
+        figures=figures,
+        cooldowns=_cooldowns(own),
     )
     composed = next((one.call for one in found.candidates if one.call is not None), None)
     winner = found.winner

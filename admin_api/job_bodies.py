@@ -42,6 +42,9 @@ class JobBody(BaseModel):
         Field(description="The job fails if it has not ended by then."),
     ] = None
     metadata: Annotated[fields.JsonObject, Field(description="Yours; shown with the job.")] = {}
+    stream: Annotated[
+        bool, Field(description="Its text can be followed as it is written, at /jobs/{id}/events.")
+    ] = False
 
     def request(self) -> JobRequest:
         """What the queue is asked for."""
@@ -78,6 +81,26 @@ class Attempt(BaseModel):
     cost_usd: str | None
     breaker: str | None
     started_at: datetime
+
+
+class ConsideredRoute(BaseModel):
+    provider: str | None
+    model: str | None
+
+
+class PassedOverRoute(ConsideredRoute):
+    """A route that the last run did not try, and why."""
+
+    error_class: str
+    reason: str
+
+
+class Routing(BaseModel):
+    """Which routes the last run considered: `routes` in the order in which they were to be tried."""
+
+    strategy: str
+    routes: list[ConsideredRoute]
+    passed_over: list[PassedOverRoute]
 
 
 class Result(BaseModel):
@@ -124,6 +147,9 @@ class Job(ListedJob):
 
     input: dict[str, Any]
     result: Result | None
+    routing: Annotated[
+        Routing | None, Field(description="Null until the job has ended, and where there was but one route.")
+    ]
     attempts: list[Attempt]
 
 
@@ -216,6 +242,7 @@ def accepted(job_id: UUID, request: JobRequest) -> Job:
         latency_ms=None,
         error=None,
         result=None,
+        routing=None,
         attempts=[],
     )
 
@@ -232,6 +259,7 @@ def shown(job: records.Job) -> Job:
         job,
         **_derived(job),
         result=_result(job),
+        routing=None if job.routing is None else Routing(**job.routing),
         attempts=[_attempt(attempt) for attempt in job.attempts],
     )
 

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from admin_api import assignments, fields
-from admin_api.assignments import Assignment, AssignmentBody, PromptBody, Target
+from admin_api.assignments import Assignment, AssignmentBody, Conditions, PromptBody, Target
 from admin_api.pagination import Page, PageQuery, cut, decoded
 from admin_api.refusals import Conflict, Invalid, NotFound
 from admin_api.security import Current, GuardedRoute, allow_reading, allow_writing
@@ -36,6 +36,8 @@ class VersionTarget(BaseModel):
 
     model_id: UUID
     position: int
+    weight: float = 1.0
+    conditions: Conditions = Conditions()
     name: Annotated[str | None, Field(description="Provider and model: `openai/gpt-6-sol`.")]
 
 
@@ -134,7 +136,15 @@ def _body(row: FeatureAIAssignment, state: Mapping[str, Any]) -> AssignmentBody:
         None,
         **{name: state[name] for name in known},
         feature_name=row.feature.name,
-        targets=[Target(model_id=UUID(target["model_id"])) for target in state["targets"]] or None,
+        targets=[
+            Target(
+                model_id=UUID(target["model_id"]),
+                weight=target.get("weight", 1.0),
+                conditions=Conditions(**target.get("conditions", {})),
+            )
+            for target in state["targets"]
+        ]
+        or None,
         prompt_template=prompt and PromptBody(system=prompt["system"], user=prompt["user"]),
     )
 

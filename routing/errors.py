@@ -25,6 +25,8 @@
     ├── ConfigurationError             configuration   a row must be mended
     ├── NoAccess                       no_access       the caller may not use this provider
     ├── LimitSpent                     budget          the caller's own key has used up its month
+    ├── BudgetSpent                    budget          a budget has no room for the call
+    │   └── BudgetDeferred             budget          the job waits for the budget's next period
     ├── UnknownFeature                 input           no feature has this name
     ├── InputRejected                  input           the job's input does not fit its feature
     ├── InputUnavailable               input           what it points to cannot be fetched now
@@ -286,6 +288,24 @@ class LimitSpent(RoutingError):
 
     error_class = "budget"
     tries_backup = True
+
+
+class BudgetSpent(RoutingError):
+    """A budget has no room for the call; none was made."""
+
+    error_class = "budget"
+    tries_backup = True
+
+
+class BudgetDeferred(BudgetSpent):
+    """The job goes back until the budget's next period, in `retry_after` seconds."""
+
+    retryable = True
+    is_wait = True
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class UnknownFeature(RoutingError):

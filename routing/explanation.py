@@ -12,6 +12,7 @@ from routing import limits, prompts
 from routing.admission import check_input
 from routing.cooldowns import Cooldowns
 from routing.errors import CircuitOpen, RoutingError
+from routing.figures import Figures
 from routing.providers import codec
 from routing.resolver import resolve
 from routing.snapshot import Snapshot
@@ -76,11 +77,12 @@ def explain(
     *,
     now: datetime,
     breakers: Mapping[UUID, Breakers],
+    figures: Figures | None = None,
     cooldowns: Cooldowns | None = None,
 ) -> Explanation:
     """Explain what a job with this request would meet at `now`; `breakers` by provider."""
     try:
-        plan = resolve(snapshot, request, now=now)
+        plan = resolve(snapshot, request, now=now, figures=figures)
     except RoutingError as error:
         return Explanation(snapshot.version, error=error)
     refused = _refused(plan, request)
@@ -112,14 +114,17 @@ def _refused(plan: Plan, request: Request) -> RoutingError | None:
 
 
 def _in_order(plan: Plan) -> list[Route | PassedOver]:
-    """Routes and what was passed over, as the assignment lists them; the last resort comes last."""
-    places = {model_id: place for place, model_id in enumerate(plan.assignment.targets)}
-    considered: list[Route | PassedOver] = [*plan.routes, *plan.passed_over]
-    return sorted(considered, key=lambda one: places.get(_model_id(one), len(places)))
-
-
-def _model_id(considered: Route | PassedOver) -> UUID:
-    return considered.model_id if isinstance(considered, PassedOver) else considered.model.id
+    """Routes in the order in which they are tried. What was passed over stands where the assignment lists it:
+    before the routes that it lists after it."""
+    places = {target.model_id: place for place, target in enumerate(plan.assignment.targets)}
+    waiting = sorted(plan.passed_over, key=lambda over: places.get(over.model_id, len(places)))
+    considered: list[Route | PassedOver] = []
+    for route in plan.routes:
+        place = places.get(route.model.id, len(places))
+        while waiting and places.get(waiting[0].model_id, len(places)) < place:
+            considered.append(waiting.pop(0))
+        considered.append(route)
+    return [*considered, *waiting]
 
 
 def _passed_over(over: PassedOver) -> Candidate:
@@ -174,7 +179,7 @@ def _tried(
 
 def _notes(plan: Plan, route: Route, breakers: Breakers) -> tuple[str, ...]:
     notes: list[str] = []
-    if route.model.id not in plan.assignment.targets:
+    if all(route.model.id != target.model_id for target in plan.assignment.targets):
         notes.append("It is no target of the assignment, but its last resort (use_any_active_model).")
     if route.price is None:
         notes.append("It has no price now: what its calls cost will be unknown.")

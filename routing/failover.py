@@ -8,20 +8,20 @@
                                  │└── wait ≤ 2 s, if the assignment, the deadline and the retry budget allow
                                  └─▶ error: next route if it `tries_backup`, else the end ─▶ Outcome(error)
 
-One try is: cool-downs ─▶ breaker ─▶ limits ─▶ unseal ─▶ encode ─▶ send ─▶ decode. Each becomes an Attempt.
-Errors are values here: nothing that a provider, a row or a job's input can do makes `execute` raise.
+One try is: cool-downs ─▶ breaker ─▶ limits ─▶ budgets ─▶ unseal ─▶ encode ─▶ send ─▶ decode. Each becomes an
+Attempt. Errors are values here: nothing that a provider, a row or a job's input can do makes `execute` raise.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from routing import attachments, limits, outputs, pricing, prompts
+from routing import attachments, budgets, limits, outputs, pricing, prompts
 from routing.breaker import OPEN, Breakers, Permit, circuit
 from routing.cooldowns import PAUSE_SECONDS, Cooldowns
 from routing.errors import (
@@ -38,10 +38,13 @@ from routing.errors import (
     UnsupportedParameter,
 )
 from routing.limits import Limits, Ticket
-from routing.providers import codec
+from routing.narration import Narrator
+from routing.providers import codec, streaming
 from routing.providers.refusals import Refusals
-from routing.providers.wire import Codec, HttpResponse, scrubbed
+from routing.providers.streaming import Stream
+from routing.providers.wire import Codec, HttpRequest, HttpResponse, scrubbed
 from routing.retry_budget import RetryBudget
+from routing.sse import EventReader, ServerEvent
 from routing.transport import Transport
 from routing.values import (
     Attachments,
@@ -74,6 +77,7 @@ class _Tools:
     vault: Vault
     budget: RetryBudget
     still_ours: Callable[[], bool]
+    reserve: budgets.Reserve
 
 
 @dataclass(slots=True)
@@ -83,6 +87,7 @@ class _Run:
     plan: Plan
     request: Request
     tools: _Tools
+    narrator: Narrator | None = None
     attempts: list[Attempt] = field(default_factory=list)
     errors: list[RoutingError] = field(default_factory=list)
     attached: Attachments = field(default_factory=Attachments)
@@ -104,14 +109,18 @@ def execute(
     vault: Vault,
     budget: RetryBudget,
     still_ours: Callable[[], bool],
+    reserve: budgets.Reserve,
+    narrator: Narrator | None = None,
 ) -> Outcome:
     """Run `plan` for `request`.
 
-    `still_ours` is asked before every call; once it says no, the run stops with class `cancelled`. Blocks for
-    at most the request's deadline, or the sum of the calls' timeouts and of waits of at most 2 s.
+    `still_ours` is asked before every call; once it says no, the run stops with class `cancelled`. `reserve`
+    is asked before every call that a budget covers. `narrator` tells the answer while it is written, where
+    that can be. Blocks for at most the request's deadline, or the sum of the calls' timeouts and of waits of
+    at most 2 s.
     """
-    tools = _Tools(transport, breakers, cooldowns, limits, vault, budget, still_ours)
-    run = _Run(plan, request, tools)
+    tools = _Tools(transport, breakers, cooldowns, limits, vault, budget, still_ours, reserve)
+    run = _Run(plan, request, tools, narrator)
     if not plan.routes:
         return _failed(run, _no_route(plan))
     try:
@@ -154,6 +163,9 @@ def _serve(run: _Run, route: Route) -> Reply | RoutingError:
             call = _refusals.applied(call)
             dropped += 1
             continue
+        if isinstance(result, UnsupportedParameter) and call.is_streamed:
+            call = replace(call, is_streamed=False)  # perhaps it was the stream's own members
+            continue
         if isinstance(result, OutputRejected) and not is_repair and not result.was_cut:
             call, is_repair = outputs.repaired(call, result), True
             continue
@@ -179,13 +191,18 @@ def _try(run: _Run, route: Route, call: Call) -> Reply | RoutingError:
         return error
     result: Reply | RoutingError | None = None  # as it stays where a bug on our side ends the call
     try:
-        result = _called(run, call, timeout)
-        permit.succeeded()
+        refusal = _affordable(run, call)
+        if refusal is None:
+            result = _called(run, call, timeout)
+            permit.succeeded()
+        else:
+            result = refusal
     except RoutingError as error:
         result = error.with_traceback(None)  # its frames hold the key
         permit.failed(error)
     finally:
-        permit.abandoned()  # only where neither was reported: a bug on our side must not keep the probe
+        # Where neither was reported: no budget, or a bug on our side, which must not keep the probe.
+        permit.abandoned()
         if ticket is not None:
             ticket.ended(_used_tokens(result))
     if isinstance(result, Reply):
@@ -229,10 +246,16 @@ def _used_tokens(result: Reply | RoutingError | None) -> int | None:
     return None if result is None else 0
 
 
+def _affordable(run: _Run, call: Call) -> RoutingError | None:
+    """Why no budget pays for the call, or None."""
+    number = len(run.attempts) + 1
+    return budgets.refusal(run.plan, call, number, run.request.user_id, run.tools.reserve)
+
+
 def _called(run: _Run, call: Call, timeout: float) -> Reply:
     until = time.monotonic() + timeout
     speaker = codec(call.route, call.capability)
-    reply = speaker.decode(_answer(run.tools, speaker, call, timeout), call)
+    reply = speaker.decode(_answer(run, speaker, call, timeout), call)
     if reply.artifact_url is not None:
         left = until - time.monotonic()
         reply = attachments.downloaded(reply, call.route.provider, run.tools.transport, seconds=left)
@@ -240,13 +263,50 @@ def _called(run: _Run, call: Call, timeout: float) -> Reply:
     return reply if schema is None else outputs.checked(reply, schema)
 
 
-def _answer(tools: _Tools, speaker: Codec, call: Call, timeout: float) -> HttpResponse:
-    """The provider's answer. The key lives in this frame only, and not in what it returns."""
-    provider = call.route.provider
+def _answer(run: _Run, speaker: Codec, call: Call, timeout: float) -> HttpResponse:
+    """The provider's answer. The key lives in this frame and the next only, and not in what they return."""
+    tools, provider = run.tools, call.route.provider
     key = _unsealed(tools.vault, call.route)
     request = speaker.encode(call, key)
     tools.budget.called(provider.id)
+    stream = streaming.stream_of(call.route) if call.is_streamed else None
+    if run.narrator is not None:
+        last = run.attempts[-1].error_class if run.attempts else "the worker died"
+        run.narrator.begin(f"The last try failed ({last}).")
+        if stream is not None:
+            asked = stream.asked(request, call.route)
+            return scrubbed(_told(run.narrator, tools.transport, asked, stream, timeout, provider, key), key)
     return scrubbed(tools.transport.send(request, timeout=timeout, provider=provider), key)
+
+
+def _told(
+    narrator: Narrator,
+    transport: Transport,
+    request: HttpRequest,
+    stream: Stream,
+    timeout: float,
+    provider: Provider,
+    key: str | None,
+) -> HttpResponse:
+    """The answer as if it had come at once, told as it comes. One that does not stream after all is not."""
+    reader, folding = EventReader(), stream.folding()
+    events = 0
+
+    def tell(found: Iterable[ServerEvent]) -> None:
+        nonlocal events
+        for event in found:
+            events += 1
+            text = folding.add(event)
+            if text:
+                narrator.say(text if key is None else text.replace(key, "[key]"))
+
+    response = transport.send(
+        request, timeout=timeout, provider=provider, heard=lambda piece: tell(reader.feed(piece))
+    )
+    tell(reader.end())
+    if not events:
+        return response
+    return replace(response, body=folding.whole())
 
 
 def _unsealed(vault: Vault, route: Route) -> str | None:
@@ -270,7 +330,13 @@ def _composed(run: _Run, route: Route) -> Call:
     """The call for this route. Raises also where its protocol cannot serve the feature at all."""
     codec(route, Capability.VISION if run.attached.images else run.plan.feature.capability)
     call = prompts.compose(run.plan.feature, run.plan.assignment, route, run.request, run.attached)
-    return _refusals.applied(call)
+    return _refusals.applied(replace(call, is_streamed=_is_told(run, call)))
+
+
+def _is_told(run: _Run, call: Call) -> bool:
+    """Whether the answer is told while it is written: not one that is checked as a whole."""
+    writes = call.capability in (Capability.TEXT, Capability.VISION)
+    return run.narrator is not None and writes and prompts.output_schema(run.plan.feature) is None
 
 
 # --- decisions ----------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from psycopg.rows import DictRow
 
 from routing.values import (
     Assignment,
+    Budget,
     Caller,
     Capability,
     Feature,
@@ -37,6 +38,7 @@ from routing.values import (
     PriceUnit,
     Prompt,
     Provider,
+    Target,
 )
 from store.database import UNAVAILABLE, Pool
 from store.vault import Sealed
@@ -59,6 +61,7 @@ class Snapshot:
     providers: Mapping[UUID, Provider]
     prices: Mapping[UUID, Sequence[Price]] = field(default_factory=dict)
     personal_keys: Mapping[tuple[UUID, UUID], PersonalKey] = field(default_factory=dict)
+    budgets: Sequence[Budget] = ()
 
     def personal_key(self, caller: Caller, provider_id: UUID) -> PersonalKey | None:
         """The caller's own active key for a provider."""
@@ -148,6 +151,7 @@ def load(connection: Connection[DictRow], *, with_keys: bool) -> Snapshot:
                 (row["admin_id"], row["provider_id"]): _personal_key(row)
                 for row in connection.execute(personal)
             },
+            budgets=[Budget(**row) for row in connection.execute(_BUDGETS)],
         )
         return counted(snapshot, connection) if with_keys else snapshot
 
@@ -186,7 +190,7 @@ SELECT id, name, capability, lane, input_schema, output_schema, is_active, max_q
 
 _MODELS = """
 SELECT id, provider_id, model_id, capabilities, context_window, max_output_tokens, default_parameters,
-       constraints, is_active, sort_order, is_default, retires_at, api_style
+       constraints, is_active, sort_order, is_default, retires_at, api_style, supports_streaming
 FROM ai_models"""
 
 _PROVIDERS = """
@@ -199,7 +203,9 @@ _ASSIGNMENTS = """
 SELECT a.id, a.feature_id, a.strategy, a.parameters, a.max_retries, a.retry_delay_seconds, a.timeout_seconds,
        a.deadline_seconds, a.use_any_active_model, a.is_active,
        p.id AS prompt_id, p.version AS prompt_version, p.system_template, p.user_template,
-       (SELECT array_agg(t.model_id ORDER BY t.position)
+       (SELECT jsonb_agg(jsonb_build_object(
+            'model_id', t.model_id, 'weight', t.weight, 'plan', t.conditions -> 'plan',
+            'budget_burn_percent', t.conditions -> 'budget_burn_percent') ORDER BY t.position)
         FROM assignment_targets t WHERE t.assignment_id = a.id) AS targets
 FROM feature_ai_assignments a LEFT JOIN prompt_templates p ON p.id = a.prompt_template_id"""
 
@@ -207,6 +213,9 @@ _PRICES = """
 SELECT model_id, valid_from, price_unit, input_price_per_1k, output_price_per_1k, cached_input_price_per_1k,
        cache_write_price_per_1k, batch_input_price_per_1k, batch_output_price_per_1k
 FROM model_prices"""
+
+_BUDGETS = """
+SELECT id, scope, scope_id, period, limit_usd, limit_tokens, action FROM budgets_in_force ORDER BY id"""
 
 _PERSONAL_KEYS = """
 SELECT id, admin_id, provider_id, sealed_key, key_version, use_shared_api, monthly_limit
@@ -262,7 +271,10 @@ def _assignment(row: Mapping[str, Any]) -> Assignment:
     prompt_id, version = values.pop("prompt_id"), values.pop("prompt_version")
     system, user = values.pop("system_template"), values.pop("user_template")
     prompt = None if prompt_id is None else Prompt(prompt_id, version, system, user)
-    return Assignment(prompt=prompt, targets=tuple(values.pop("targets") or ()), **values)
+    targets = tuple(
+        Target(**{**target, "model_id": UUID(target["model_id"])}) for target in values.pop("targets") or ()
+    )
+    return Assignment(prompt=prompt, targets=targets, **values)
 
 
 def _prices(rows: Any) -> dict[UUID, list[Price]]:

@@ -19,9 +19,10 @@ import logging
 import ssl
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import httpcore
@@ -45,6 +46,9 @@ _WRITE = 30.0
 _POOL = 5.0
 _LIMITS = httpx.Limits(max_connections=16, max_keepalive_connections=8, keepalive_expiry=30.0)
 _HEADERS = {"accept": "*/*", "accept-encoding": "gzip", "user-agent": "orrery"}
+
+Heard: TypeAlias = Callable[[bytes], None]
+"""Is given the pieces of a stream as they come, decompressed."""
 
 for _name in ("httpx", "httpcore"):  # at DEBUG they log request headers
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -109,13 +113,17 @@ class Transport:
         self._tls: dict[bool, ssl.SSLContext] = {}
         self._opened: list[tuple[threading.Thread, httpx.HTTPTransport]] = []
 
-    def send(self, request: HttpRequest, *, timeout: float, provider: Provider) -> HttpResponse:
-        """A provider's answer; as `exchange`."""
+    def send(
+        self, request: HttpRequest, *, timeout: float, provider: Provider, heard: Heard | None = None
+    ) -> HttpResponse:
+        """A provider's answer; as `exchange`. `heard` is given what a stream of events says, as it comes."""
         name = f"Provider {provider.slug!r}"
         peer = Peer(name, "base_url", provider.allow_private_network, _verifies(provider))
-        return self.exchange(request, timeout=timeout, peer=peer)
+        return self.exchange(request, timeout=timeout, peer=peer, heard=heard)
 
-    def exchange(self, request: HttpRequest, *, timeout: float, peer: Peer) -> HttpResponse:
+    def exchange(
+        self, request: HttpRequest, *, timeout: float, peer: Peer, heard: Heard | None = None
+    ) -> HttpResponse:
         """The answer to `request`, whatever its status, within `timeout` seconds in all.
 
         Raises:
@@ -125,9 +133,9 @@ class Transport:
         """
         channel = self._channel(_Policy(peer.allow_private, peer.verify_tls))
         channel.deadline.start(timeout)
-        result = self._attempt(channel, request, timeout, peer)
+        result = self._attempt(channel, request, timeout, peer, heard)
         if isinstance(result, _StaleConnection):
-            result = self._attempt(channel, request, timeout, peer)
+            result = self._attempt(channel, request, timeout, peer, heard)
         if isinstance(result, RoutingError):
             raise result
         return result
@@ -146,12 +154,12 @@ class Transport:
         self._resolver.close()
 
     def _attempt(
-        self, channel: _Channel, request: HttpRequest, timeout: float, peer: Peer
+        self, channel: _Channel, request: HttpRequest, timeout: float, peer: Peer, heard: Heard | None
     ) -> HttpResponse | RoutingError:
         """The answer, or the error as a value: raised from here, it would carry httpx's exception along, and
         with it the request and its key."""
         try:
-            return self._exchange(channel, request, timeout, peer)
+            return self._exchange(channel, request, timeout, peer, heard)
         except ForbiddenAddressError as error:
             return ForbiddenAddressError(error.host, error.reason, field=peer.field)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
@@ -160,7 +168,9 @@ class Transport:
                 return _StaleConnection(f"{peer.name} closed the connection without an answer.")
             return _translated(error, peer, timeout)
 
-    def _exchange(self, channel: _Channel, request: HttpRequest, timeout: float, peer: Peer) -> HttpResponse:
+    def _exchange(
+        self, channel: _Channel, request: HttpRequest, timeout: float, peer: Peer, heard: Heard | None
+    ) -> HttpResponse:
         left = max(0.001, channel.deadline.left(timeout))
         limits = {"connect": min(_CONNECT, left), "read": left, "write": min(_WRITE, left), "pool": _POOL}
         response = channel.connections.handle_request(_prepared(request, limits))
@@ -168,7 +178,10 @@ class Transport:
             headers = _headers(response)
             if 300 <= response.status_code < 400:
                 raise ConfigurationError(_redirected(response, peer))
-            body = b"".join(_body(response, min(self._max_body, peer.max_body)))
+            pieces = _body(response, min(self._max_body, peer.max_body))
+            if heard is not None and response.is_success and _is_stream(headers):
+                pieces = _overheard(pieces, heard)
+            body = b"".join(pieces)
         finally:
             response.close()
         return HttpResponse(response.status_code, headers, body)
@@ -215,6 +228,16 @@ class _GuardedTransport(httpx.HTTPTransport):
             keepalive_expiry=_LIMITS.keepalive_expiry,
             network_backend=backend,
         )
+
+
+def _is_stream(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def _overheard(pieces: Iterator[bytes], heard: Heard) -> Iterator[bytes]:
+    for piece in pieces:
+        heard(piece)
+        yield piece
 
 
 _parsed = lru_cache(maxsize=1024)(httpx.URL)

@@ -124,6 +124,7 @@ class Model:
     is_default: bool = False
     retires_at: date | None = None
     api_style: str = "chat"
+    supports_streaming: bool = True
 
     def is_retired(self, now: datetime) -> bool:
         """Whether its last day is over."""
@@ -172,13 +173,27 @@ class Feature:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """A model row that may serve a feature.
+
+    `weight`: its share under the strategy `weighted`. Only while its conditions hold is it tried: `plan` is
+    the caller's, and a budget that covers the job has burned `budget_burn_percent` of its limit.
+    """
+
+    model_id: UUID
+    weight: float = 1.0
+    plan: str | None = None
+    budget_burn_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
-    """Which models serve a feature: `targets` are model row ids, best first."""
+    """Which models serve a feature: its `targets` as they are listed, put in order by its `strategy`."""
 
     id: UUID
     feature_id: UUID
     strategy: str
-    targets: tuple[UUID, ...]
+    targets: tuple[Target, ...]
     prompt: Prompt | None
     parameters: Mapping[str, Any]
     max_retries: int
@@ -187,6 +202,30 @@ class Assignment:
     deadline_seconds: float | None
     use_any_active_model: bool
     is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What calls may cost in a period (UTC), or how many tokens they may take: input and output together.
+
+    `scope` is global, provider, feature or user, `scope_id` whose: a provider's id, a feature's name, an end
+    user; None with scope user: each user's own. A limit of None is none.
+    """
+
+    id: UUID
+    scope: str
+    scope_id: str | None
+    period: str
+    limit_usd: Decimal | None
+    limit_tokens: int | None
+    action: str
+
+    def covers(self, *, feature: str, user_id: str | None, provider_id: UUID) -> bool:
+        """Whether such a call counts into it."""
+        whose = {"provider": str(provider_id), "feature": feature, "user": user_id}.get(self.scope)
+        if self.scope_id is None:
+            return self.scope == "global" or whose is not None
+        return whose == self.scope_id
 
 
 # --- one job ------------------------------------------------------------------------------------------
@@ -202,7 +241,8 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a job asks. `deadline` is a `time.monotonic()` instant, None = no deadline."""
+    """What a job asks. `deadline` is a `time.monotonic()` instant, None = no deadline; `sticky` names whom a
+    weighted choice sticks to."""
 
     feature: str
     input: Mapping[str, Any]
@@ -210,6 +250,7 @@ class Request:
     user_id: str | None = None
     plan: str | None = None
     deadline: float | None = None
+    sticky: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,13 +281,14 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The decision: `routes` in the order in which they are tried."""
+    """The decision: `routes` in the order in which they are tried; `budgets` cover at least one of them."""
 
     config_version: int
     feature: Feature
     assignment: Assignment
     routes: tuple[Route, ...]
     passed_over: tuple[PassedOver, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +322,8 @@ class Call:
 
     `system` and `user` are rendered; for capabilities other than text `user` is what is spoken, judged,
     embedded (`texts` where there are several) or drawn. `images` are looked at with it, `audio` is what is
-    transcribed. `parameters` are the model's defaults under the assignment's.
+    transcribed. `parameters` are the model's defaults under the assignment's. `is_streamed`: the answer is
+    asked for as it is written.
     """
 
     capability: Capability
@@ -294,6 +337,7 @@ class Call:
     end_user: str | None = None
     images: tuple[Media, ...] = ()
     audio: Media | None = None
+    is_streamed: bool = False
 
 
 # --- the answer ---------------------------------------------------------------------------------------

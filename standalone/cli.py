@@ -48,13 +48,8 @@ _LANES = "interactive,standard,batch"
 def main() -> None:
     """Entry point: errors that have a fix are one sentence on stderr and exit status 1."""
     try:
-        from standalone.engines import EngineError
-        from standalone.people import PeopleError
-    except KeyboardInterrupt:
-        sys.exit(130)
-    try:
         app()
-    except (CommandError, SettingsError, VaultError, EngineError, PeopleError) as error:
+    except (CommandError, SettingsError, VaultError) as error:
         fail(str(error))
     except ValidationError as error:
         fail("; ".join(f"ORRERY_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()))

@@ -21,6 +21,7 @@ from admin_api.security import Scope
 from admin_api.token_names import checked_name
 from admin_api.token_routes import DEFAULT_SCOPES, made
 from admin_api.tokens import OPERATOR_MINUTES, mint_admin_jwt
+from standalone.errors import CommandError
 from store import audit
 from store.audit import Event
 from store.database import conninfo
@@ -32,7 +33,7 @@ from store.vault import Keyring
 _ACTOR = "cli"
 
 
-class PeopleError(Exception):
+class PeopleError(CommandError):
     """What was asked cannot be done; the message names the argument and the fix."""
 
 

@@ -131,6 +131,7 @@ class Bulk:
                 request.run_at,
                 request.deadline_seconds,
                 request.retry_of,
+                request.stream,
             )
         )
         self._next_id += 1

@@ -23,9 +23,10 @@ from routing.breaker import CLOSED, OPEN, circuit
 from routing.snapshot import Snapshots
 from routing.values import Provider
 from store.database import UNAVAILABLE, Pool
-from workers import alerts, presence, rollup
+from workers import alerts, presence, rollup, spending
 from workers.alerts import Alert
 from workers.presence import Presence
+from workers.recent import Recent
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Clerk:
 
     Args:
         snapshots: tell which provider a breaker belongs to.
+        figures: what strategies look at; the clerk keeps them fresh.
         breaker_state: `closed`, `open` or `half_open`, of a circuit.
         in_flight: how many jobs run in this process.
         share: told with every beat how many processes there are.
@@ -50,6 +52,7 @@ class Clerk:
         self,
         pool: Pool,
         snapshots: Snapshots,
+        figures: Recent,
         itself: Presence,
         *,
         breaker_state: Callable[[UUID], str],
@@ -60,6 +63,7 @@ class Clerk:
     ) -> None:
         self._pool = pool
         self._snapshots = snapshots
+        self._figures = figures
         self._itself = itself
         self._breaker_state = breaker_state
         self._in_flight = in_flight
@@ -112,6 +116,7 @@ class Clerk:
                 )
                 self._share(presence.count_living(db))
             self._report_breakers(db)
+            self._figures.refresh(db, self._snapshots.newest())
             if now >= self._next_look:
                 self._next_look = now + _LOOK_SECONDS
                 alerts.raise_unserved_lanes(db)
@@ -119,6 +124,7 @@ class Clerk:
                 self._next_house = now + _HOUSE_SECONDS
                 alerts.raise_retiring_models(db)
                 rollup.prune(db)
+                spending.prune(db)
                 presence.forget_lost(db)
         self._count()
 

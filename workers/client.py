@@ -356,6 +356,7 @@ def _new_job(job_id: UUID, request: JobRequest, sender: Sender, feature: Feature
         run_at=request.run_at,
         deadline_seconds=request.deadline_seconds,
         retry_of=request.retry_of,
+        stream=request.stream,
     )
 
 

@@ -45,6 +45,7 @@ class NewJob:
     run_at: datetime | None = None
     deadline_seconds: float | None = None
     retry_of: UUID | None = None
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Claimed:
     started_at: datetime
     age: float
     deadline_in: float | None
+    stream: bool
     current_version: int
 
 
@@ -104,6 +106,7 @@ class Ending:
     tokens_estimated: bool = False
     cost_usd: Decimal | None = Decimal(0)
     latency_ms: int | None = None
+    routing: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

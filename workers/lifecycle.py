@@ -24,8 +24,10 @@ from uuid import UUID, uuid4
 
 from routing import failover
 from routing.breaker import Breakers
+from routing.budgets import InTheWay, Reservation
 from routing.cooldowns import Cooldowns
 from routing.errors import RoutingError
+from routing.narration import Narrator
 from routing.resolver import resolve as resolve_plan
 from routing.retry_budget import RetryBudget
 from routing.snapshot import Snapshots
@@ -33,11 +35,13 @@ from routing.transport import Transport
 from routing.values import Caller, Outcome, Plan, Reply, Request
 from store.database import UNAVAILABLE, Pool, is_refusal
 from store.vault import Vault
-from workers import jobs, retry, usage
+from workers import jobs, retry, spending, usage
 from workers.artifacts import ArtifactError, Artifacts
 from workers.completer import Completer
+from workers.events import Events
 from workers.leases import Leases
 from workers.limits import SharedLimits
+from workers.recent import Recent
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ class Tools:
     worker: str
     pool: Pool
     snapshots: Snapshots
+    figures: Recent
     leases: Leases
     completer: Completer
     transport: Transport
@@ -61,6 +66,7 @@ class Tools:
     budget: RetryBudget
     vault: Vault
     artifacts: Artifacts
+    events: Events
     lease_seconds: float
     stopping: threading.Event
 
@@ -72,6 +78,7 @@ class Execution:
     job: jobs.Claimed
     plan: Plan | None = None
     request: Request | None = None
+    narrator: Narrator | None = None
     outcome: Outcome | None = None
     artifact_key: str | None = None
 
@@ -126,13 +133,21 @@ def resolve(execution: Execution, tools: Tools) -> Execution:
         caller=Caller(job.caller_admin_id, job.caller_role or ("admin" if job.caller_admin_id else None)),
         user_id=job.user_id,
         plan=job.plan,
+        sticky=job.user_id or str(job.id),
     )
     try:
-        plan = resolve_plan(snapshot, request, now=datetime.now(UTC))
+        plan = resolve_plan(snapshot, request, now=datetime.now(UTC), figures=tools.figures.current())
     except RoutingError as error:
         refused = Outcome(attempts=(), error_class=error.error_class, error_message=error.message)
         return replace(execution, request=request, outcome=refused)
-    return replace(execution, plan=plan, request=replace(request, deadline=_deadline(job, plan)))
+    if plan.routes and plan.assignment.strategy == "least_used":
+        tools.figures.chose(plan.routes[0].model.id)
+    return replace(
+        execution,
+        plan=plan,
+        request=replace(request, deadline=_deadline(job, plan)),
+        narrator=_narrator(job, tools) if job.stream else None,
+    )
 
 
 def call(execution: Execution, tools: Tools) -> Execution:
@@ -149,8 +164,20 @@ def call(execution: Execution, tools: Tools) -> Execution:
         vault=tools.vault,
         budget=tools.budget,
         still_ours=lambda: tools.leases.is_ours(execution.job),
+        reserve=lambda wanted: _reserve(execution.job, wanted, tools),
+        narrator=execution.narrator,
     )
     return replace(execution, outcome=outcome)
+
+
+def _narrator(job: jobs.Claimed, tools: Tools) -> Narrator:
+    has_said = job.run > 1 and tools.events.has_said(job.id)
+    return Narrator(tools.events.listener(job.id), has_said=has_said)
+
+
+def _reserve(job: jobs.Claimed, wanted: Reservation, tools: Tools) -> InTheWay | None:
+    with tools.pool.connection() as db:
+        return spending.reserve(db, job.id, job.run, wanted)
 
 
 def keep(execution: Execution, tools: Tools) -> Execution:
@@ -206,10 +233,21 @@ def record(execution: Execution, tools: Tools) -> None:
             return tools.completer.complete(completion)
 
     try:
-        _persist(execution.job, rows, write, tools)
+        was_ours = _persist(execution.job, rows, write, tools)
     except Exception as error:
         logger.exception("Job %s: its record was refused.", execution.job.id)
         _record_refusal(execution, rows, error, tools)
+        return
+    if was_ours and delay is None and execution.job.stream:
+        _tell_end(execution, outcome, tools)
+
+
+def _tell_end(execution: Execution, outcome: Outcome, tools: Tools) -> None:
+    """Tell who follows the job that it has ended. Who is not told finds its record."""
+    text = outcome.reply.text if outcome.reply else None
+    if text and execution.narrator is not None:
+        execution.narrator.end(text)
+    tools.events.ended(execution.job.id, "failed" if outcome.reply is None else "succeeded")
 
 
 def _record_refusal(
@@ -234,27 +272,27 @@ def _record_refusal(
 
 def _persist(
     job: jobs.Claimed, rows: Sequence[usage.AttemptRow], write: Callable[[], bool], tools: Tools
-) -> None:
+) -> bool:
     """Write until the database has answered. A lost answer is resolved by looking for our token in history;
-    a lost lease leaves the calls behind as superseded, for they were paid for."""
+    a lost lease leaves the calls behind as superseded, for they were paid for. Whether it was ours to end."""
     give_up = time.monotonic() + _RECORD_PATIENCE_SECONDS
     pause, in_doubt = 0.05, False
     while True:
         try:
             if write():
-                return
+                return True
             with tools.pool.connection() as db:
                 if in_doubt and jobs.was_recorded(db, job):
-                    return
+                    return True
                 logger.warning("Job %s was taken over before run %d ended.", job.id, job.run)
                 jobs.record_calls(db, usage.superseded(rows))
-                return
+                return False
         except UNAVAILABLE as error:
             if is_refusal(error):
                 raise
             if time.monotonic() > give_up:
                 logger.critical("Job %s: run %d could not be recorded; it will run again.", job.id, job.run)
-                return
+                return False
             logger.warning("Job %s: run %d waits to be recorded: %s", job.id, job.run, error)
             in_doubt = True
             time.sleep(pause)
@@ -321,7 +359,27 @@ def _ending(execution: Execution) -> jobs.Ending:
         tokens_estimated=spent.estimated if spent else False,
         cost_usd=usage.run_cost(outcome.attempts),
         latency_ms=last.latency_ms if last else None,
+        routing=_routing(plan) if plan else None,
     )
+
+
+def _routing(plan: Plan) -> dict[str, Any] | None:
+    """What `job_history.routing` keeps; nothing where there was nothing to choose."""
+    if len(plan.routes) + len(plan.passed_over) < 2:
+        return None
+    return {
+        "strategy": plan.assignment.strategy,
+        "routes": [{"provider": route.provider.slug, "model": route.model.model_id} for route in plan.routes],
+        "passed_over": [
+            {
+                "provider": over.provider,
+                "model": over.model,
+                "error_class": over.error_class,
+                "reason": over.reason,
+            }
+            for over in plan.passed_over
+        ],
+    }
 
 
 def _result(reply: Reply) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class AttemptRecord:
 class Job:
     """A job as callers see it. What only a finished job has is None before.
 
-    `attempts` (oldest first) and `result` are filled by `find`, not in lists. `key_version`
+    `attempts` (oldest first), `result` and `routing` (which routes were considered, where there were several)
+    are filled by `find`, not in lists. `key_version`
     counts the keys of the provider or, below zero, the caller's own for it; 0: it had none.
     """
 
@@ -70,6 +71,7 @@ class Job:
     error_message: str | None
     artifact_key: str | None
     result: Mapping[str, Any] | None = None
+    routing: Mapping[str, Any] | None = None
     attempts: tuple[AttemptRecord, ...] = ()
 
     @property
@@ -160,10 +162,10 @@ tokens_estimated, cost_usd, latency_ms, error_class, error_message, artifact_key
 """The same out of `job_history`."""
 
 _FIND = f"""
-SELECT {LIVE}, NULL::jsonb AS result FROM jobs
+SELECT {LIVE}, NULL::jsonb AS result, NULL::jsonb AS routing FROM jobs
 WHERE id = %(id)s AND (%(token_id)s::uuid IS NULL OR token_id = %(token_id)s)
 UNION ALL
-SELECT {ENDED}, result FROM job_history
+SELECT {ENDED}, result, routing FROM job_history
 WHERE id = %(id)s AND finished_at >= %(since)s AND (%(token_id)s::uuid IS NULL OR token_id = %(token_id)s)"""
 
 _REPEATS = """

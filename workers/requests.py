@@ -23,6 +23,7 @@ class JobRequest:
         priority: -100 to 100; lower runs first inside the feature's lane.
         run_at: not before this time (aware); None = now.
         deadline_seconds: the job fails with class `deadline` if it has not ended by then.
+        stream: its text can be followed while it is written.
         retry_of: the finished job that this one repeats.
     """
 
@@ -34,11 +35,14 @@ class JobRequest:
     run_at: datetime | None = None
     deadline_seconds: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
     retry_of: UUID | None = None
 
     def fingerprint(self) -> bytes:
         """SHA-256 over everything the caller sent, whatever the order of members and the time zone."""
         members = asdict(self)
+        if not self.stream:
+            del members["stream"]  # requests of before it was known stay what they were
         if self.run_at is not None:
             members["run_at"] = self.run_at.astimezone(UTC).isoformat()
         if self.retry_of is not None:

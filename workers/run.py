@@ -19,6 +19,7 @@ from workers.actors import declare
 from workers.alone import MOST_PROCESSES, Isolation
 from workers.broker import WAKE_MILLISECONDS, worker_broker
 from workers.clerk import Clerk
+from workers.courier import Courier
 from workers.doorbells import LANES, Doorbells
 from workers.feeder import Feeder
 from workers.presence import Presence
@@ -55,6 +56,10 @@ class WorkerProcess:
             settings.database(), Role.WORKER, size=2, application="orrery upkeep", timeout=10
         )
         self._clerk = _clerk(settings, self._runtime, self._upkeep, lanes, threads)
+        tools = self._runtime.tools
+        self._courier = Courier(
+            self._runtime.pool, tools.transport, tools.vault, pause_seconds=settings.feeder_seconds
+        )
         self._doorbells = Doorbells(settings.redis())
         self._isolation = Isolation(settings.environment(), most=min(threads, MOST_PROCESSES))
         self._feeder = Feeder(
@@ -84,6 +89,7 @@ class WorkerProcess:
         self._runtime.start()
         self._feeder.start()
         self._clerk.start()
+        self._courier.start()
         self._worker.start()
 
     def stop(self) -> None:
@@ -92,6 +98,7 @@ class WorkerProcess:
         self._runtime.tools.stopping.set()
         self._isolation.terminate()  # its processes' grace time runs beside ours, who may be done at once
         self._feeder.stop()
+        self._courier.stop()
         try:
             self._worker.stop(timeout=int(self._grace_seconds * 1000))
         except redis.RedisError as error:  # dramatiq cannot give doorbells back: they ring again
@@ -110,6 +117,7 @@ def _clerk(settings: Settings, runtime: Runtime, pool: Pool, lanes: Sequence[str
     return Clerk(
         pool,
         tools.snapshots,
+        tools.figures,
         itself,
         breaker_state=tools.breakers.state,
         in_flight=runtime.leases.count,

@@ -17,11 +17,13 @@ from store.settings import Settings
 from store.vault import Keyring, Vault
 from workers.artifacts import Artifacts
 from workers.completer import Completer
+from workers.events import Events
 from workers.fleet import Fleet
 from workers.leases import Leases
 from workers.lifecycle import Tools
 from workers.limits import SharedLimits
 from workers.line import Line
+from workers.recent import Recent
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class Runtime:
             worker=worker,
             pool=self.pool,
             snapshots=Snapshots(self.pool, with_keys=True),
+            figures=Recent(),
             leases=self.leases,
             completer=Completer(self.pool, self.leases.count),
             transport=self._transport,
@@ -72,6 +75,7 @@ class Runtime:
             budget=RetryBudget(),
             vault=Vault(Keyring.load(settings)),
             artifacts=Artifacts(settings.artifacts_url),
+            events=Events(settings.redis()),
             lease_seconds=settings.lease_seconds,
             stopping=threading.Event(),
         )
@@ -92,5 +96,6 @@ class Runtime:
         self._fleet.stop()
         self._line.close()
         self._transport.close()
+        self.tools.events.close()
         self._beats.close()
         self.pool.close()

@@ -1,13 +1,13 @@
 """The SQL of `workers/jobs.py`. PostgreSQL 15 and newer."""
 
 _COLUMNS = """id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id,
-    token_id, run_at, scheduled, deadline_at, rung_at, retry_of"""
+    token_id, run_at, scheduled, deadline_at, rung_at, retry_of, stream"""
 
 _VALUES = """%(id)s, %(feature)s, %(capability)s, %(lane)s, %(priority)s, %(input)s, %(user_id)s, %(plan)s,
     %(metadata)s, %(caller_admin_id)s::uuid, %(token_id)s::uuid, coalesce(%(run_at)s::timestamptz, now()),
     coalesce(%(run_at)s::timestamptz > now(), false),
     coalesce(%(run_at)s::timestamptz, now()) + %(deadline_seconds)s::float8 * interval '1 second',
-    CASE WHEN %(rung)s THEN now() END, %(retry_of)s::uuid"""
+    CASE WHEN %(rung)s THEN now() END, %(retry_of)s::uuid, %(stream)s"""
 
 INSERT = f"""
 INSERT INTO jobs ({_COLUMNS})
@@ -36,7 +36,7 @@ FROM chosen
 WHERE jobs.id = chosen.id
 RETURNING jobs.id, feature, capability, lane, input, user_id, plan, caller_admin_id, run, retries,
     lease_token, started_at, extract(epoch FROM now() - greatest(created_at, run_at))::float8 AS age,
-    extract(epoch FROM deadline_at - now())::float8 AS deadline_in,
+    extract(epoch FROM deadline_at - now())::float8 AS deadline_in, stream,
     (SELECT role FROM admins WHERE admins.id = caller_admin_id) AS caller_role,
     (SELECT version FROM config_state) AS current_version,
     set_config('synchronous_commit', 'off', true)"""
@@ -119,7 +119,7 @@ WITH ending AS MATERIALIZED (
         error_message text, provider text, model text, config_version bigint, assignment_id uuid,
         prompt_version integer, key_version integer, input_tokens bigint, output_tokens bigint,
         cached_tokens bigint, reasoning_tokens bigint, tokens_estimated boolean, cost_usd numeric,
-        latency_ms integer, new_calls integer)
+        latency_ms integer, routing jsonb, new_calls integer)
 ), locked AS (
     SELECT jobs.id FROM jobs JOIN ending ON jobs.id = ending.id AND jobs.lease_token = ending.token
     ORDER BY jobs.id FOR UPDATE OF jobs
@@ -131,14 +131,14 @@ WITH ending AS MATERIALIZED (
         token_id, created_at, run_at, deadline_at, started_at, finished_at, run, retries, calls, result,
         artifact_key, error_class, error_message, provider, model, config_version, assignment_id,
         prompt_version, key_version, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
-        tokens_estimated, cost_usd, latency_ms, lease_token, worker, retry_of, crashes)
+        tokens_estimated, cost_usd, latency_ms, routing, lease_token, worker, retry_of, crashes)
     SELECT
         ended.id, feature, capability, lane, priority, ending.state, input, user_id, plan, metadata,
         caller_admin_id, token_id, created_at, run_at, deadline_at, started_at, now(), run, retries,
         calls + new_calls, result, artifact_key, error_class, error_message, provider, model,
         ending.config_version, assignment_id, prompt_version, key_version, input_tokens, output_tokens,
         cached_tokens, reasoning_tokens, tokens_estimated, ended.cost_usd + ending.cost_usd, latency_ms,
-        lease_token, worker, retry_of, crashes
+        routing, lease_token, worker, retry_of, crashes
     FROM ended JOIN ending ON ending.id = ended.id AND ending.token = ended.lease_token
 ), calls AS (
     {_INSERT_CALLS} WHERE job_id IN (SELECT id FROM ended) ON CONFLICT DO NOTHING
@@ -151,12 +151,13 @@ WITH ended AS (
 ), again AS (
     INSERT INTO jobs (
         id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id, token_id,
-        created_at, run_at, scheduled, deadline_at, run, retries, calls, cost_usd, retry_of, crashes)
+        created_at, run_at, scheduled, deadline_at, run, retries, calls, cost_usd, retry_of, stream, crashes)
     SELECT
         id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id, token_id,
         created_at, now() + %(delay)s * interval '1 second', %(delay)s > 0,
         least(deadline_at, now() + %(seconds_left)s::float8 * interval '1 second'), run,
-        retries + %(retries)s, calls + %(calls)s, cost_usd + %(cost_usd)s, retry_of, crashes
+        retries + %(retries)s, calls + %(calls)s, cost_usd + %(cost_usd)s, retry_of, stream,
+        crashes
     FROM ended
 ), calls AS (
     {_INSERT_CALLS} WHERE EXISTS (SELECT FROM ended) ON CONFLICT DO NOTHING
@@ -268,7 +269,8 @@ SELECT count(*) AS unfinished FROM (SELECT FROM jobs WHERE feature = %(feature)s
 CREATE_BULK = """
 CREATE TEMPORARY TABLE bulk_jobs (
     id uuid, feature text, capability text, lane text, priority smallint, input jsonb, user_id text,
-    plan text, metadata jsonb, run_at timestamptz, deadline_seconds float8, retry_of uuid)"""
+    plan text, metadata jsonb, run_at timestamptz, deadline_seconds float8, retry_of uuid,
+    stream boolean)"""
 
 COPY_BULK = "COPY bulk_jobs FROM STDIN"
 
@@ -276,7 +278,7 @@ INSERT_BULK = f"""
 INSERT INTO jobs ({_COLUMNS})
 SELECT id, feature, capability, lane, priority, input, user_id, plan, metadata, %(caller_admin_id)s::uuid,
     %(token_id)s::uuid, coalesce(run_at, now()), coalesce(run_at > now(), false),
-    coalesce(run_at, now()) + deadline_seconds * interval '1 second', NULL, retry_of
+    coalesce(run_at, now()) + deadline_seconds * interval '1 second', NULL, retry_of, stream
 FROM bulk_jobs
 WHERE EXISTS (SELECT FROM config_state WHERE version = %(config_version)s)"""
 

@@ -46,6 +46,10 @@ SETTINGS = Form(
     Group("How it chooses", "strategy", "use_any_active_model", "is_active"),
     Group("Parameters", "parameters"),
     max_retries=Tweak(help="Of the job, after all of its models failed."),
+    strategy=Tweak(
+        help="priority: as listed. weighted: as often as the weights say, one user always alike. cheapest, "
+        "fastest, least used: by price, and by the calls of late.",
+    ),
     retry_delay_seconds=Tweak(label="Retry delay, seconds", help="Before the first one; it doubles."),
     timeout_seconds=Tweak(label="Timeout of a call, seconds", help="Empty: the provider's."),
     deadline_seconds=Tweak(label="Deadline of a job, seconds", help="Empty: none."),
@@ -148,10 +152,10 @@ def _saved(feature: str, sent: SentForm, session: Session, caller: Principal) ->
 def _document(sent: SentForm, models: Models) -> dict[str, Any]:
     """What was typed, as members of the body. Raises Invalid."""
     prompt = {name: sent.get(name) or None for name in ("system", "user")}
-    targets = [models.named(name, field="targets") for name in targets_of(sent)]
+    targets = [(models.named(name, field="targets"), terms) for name, terms in targets_of(sent)]
     return {
         **SETTINGS.changes(sent),
-        "targets": [{"model_id": str(model.id)} for model in targets],
+        "targets": [{"model_id": str(model.id), **terms.members()} for model, terms in targets],
         "prompt_template": prompt if any(prompt.values()) else None,
     }
 

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     TEXT = "text"
     LONG = "long"
     WHOLE = "whole"
+    WHOLES = "wholes"
     NUMBER = "number"
     DECIMAL = "decimal"
     FLAG = "flag"
@@ -103,6 +104,8 @@ class Control:
             return bool(value)
         if self.kind is Kind.CHOICES:
             return [_plain(each) for each in value or ()]
+        if self.kind is Kind.WHOLES:
+            return ", ".join(map(str, value or ()))
         if self.kind is Kind.JSON:
             return "" if value is None else json.dumps(value, indent=2, ensure_ascii=False)
         if isinstance(value, datetime):
@@ -144,6 +147,8 @@ class Control:
         try:
             if self.kind is Kind.WHOLE:
                 return int(tidy)
+            if self.kind is Kind.WHOLES:
+                return [int(part) for part in tidy.replace(",", " ").split()]
             if self.kind is Kind.NUMBER:
                 return float(tidy)
             if self.kind is Kind.JSON:
@@ -186,6 +191,7 @@ _HIDDEN = frozenset({Kind.SECRET, Kind.SECRETS})
 
 _WRONG = {
     Kind.WHOLE: "This must be a whole number.",
+    Kind.WHOLES: "These must be whole numbers with commas between them.",
     Kind.NUMBER: "This must be a number.",
     Kind.TIME: "This must be a date and a time.",
 }
@@ -224,7 +230,10 @@ def _kind(kind: Any, marks: Sequence[Any]) -> tuple[Kind | None, Sequence[Choice
     if origin is Literal:
         return Kind.CHOICE, [(str(each), _called(each)) for each in get_args(kind)]
     if origin is list:
-        _, choices = _kind(get_args(kind)[0], ())
+        member = get_args(kind)[0]
+        if (get_args(member)[0] if get_origin(member) is Annotated else member) is int:
+            return Kind.WHOLES, ()
+        _, choices = _kind(member, ())
         return (Kind.CHOICES, choices) if choices else (Kind.JSON, ())
     if origin is dict:
         return (Kind.SECRETS if "SecretStr" in repr(get_args(kind)) else Kind.JSON), ()

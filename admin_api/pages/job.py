@@ -182,5 +182,6 @@ def _explanation(job: Job, session: Session, own: Services) -> Explanation:
         caller=values.Caller() if admin is None else values.Caller(admin.id, admin.role),
         user_id=job.user_id,
         plan=job.plan,
+        sticky=job.user_id or str(job.id),
     )
     return explained(asked, session, own)

@@ -45,6 +45,7 @@ SECTIONS: Sequence[Section] = (
             Entry("Assignments", "/assignments", "route"),
             Entry("Playground", "/playground", "spark"),
             Entry("Features", "/features", "cube"),
+            Entry("Budgets", "/budgets", "coin"),
             Entry("Integrations", "/integrations", "plug"),
         ),
     ),

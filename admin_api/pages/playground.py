@@ -168,6 +168,11 @@ def _explained(
     body: JobBody, feature: Feature, session: Session, caller: Principal, request: Request
 ) -> Explanation:
     asked = values.Request(
-        feature.name, body.input, caller=caller.acts_for, user_id=body.user_id, plan=body.plan
+        feature.name,
+        body.input,
+        caller=caller.acts_for,
+        user_id=body.user_id,
+        plan=body.plan,
+        sticky=body.user_id or "",
     )
     return explained(asked, session, services(request))

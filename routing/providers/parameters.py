@@ -27,7 +27,7 @@ PORTABLE: Mapping[Capability, Set[str]] = {
 }
 
 # What a model may refuse and a call can do without (drop and retry once).
-DROPPABLE = (_OF_TEXT - {"verbosity"}) | {"stream_options", "random_seed"}
+DROPPABLE = (_OF_TEXT - {"verbosity"}) | {"stream", "stream_options", "random_seed"}
 
 
 def accepted(call: Call, known: Set[str]) -> dict[str, Any]:

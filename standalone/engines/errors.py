@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from standalone.errors import CommandError
 
-class EngineError(Exception):
+
+class EngineError(CommandError):
     """The engines of a home cannot be started, asked or stopped."""
 
 

@@ -6,6 +6,7 @@ is SQL in `workers/jobs.py`, and their definition is the migrations'.
 
 from store.tables.audit import AuditEntry
 from store.tables.base import Base
+from store.tables.budgets import Budget, BudgetUsage
 from store.tables.features import (
     AssignmentTarget,
     AssignmentVersion,
@@ -45,6 +46,8 @@ __all__ = [
     "AssignmentVersion",
     "AuditEntry",
     "Base",
+    "Budget",
+    "BudgetUsage",
     "Feature",
     "FeatureAIAssignment",
     "IntegrationHealth",

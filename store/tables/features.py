@@ -62,7 +62,9 @@ class FeatureAIAssignment(Row, Base):
 
     __tablename__ = "feature_ai_assignments"
     __table_args__ = (
-        CheckConstraint("strategy in ('priority')", name="strategy_known"),
+        CheckConstraint(
+            "strategy in ('priority', 'weighted', 'cheapest', 'fastest', 'least_used')", name="strategy_known"
+        ),
         CheckConstraint("max_retries between 0 and 20", name="max_retries_range"),
         CheckConstraint("retry_delay_seconds >= 0", name="retry_delay_not_negative"),
         CheckConstraint("timeout_seconds > 0", name="timeout_positive"),
@@ -91,16 +93,21 @@ class FeatureAIAssignment(Row, Base):
 
 
 class AssignmentTarget(Base):
-    """One model of an assignment; position 0 is tried first."""
+    """One model of an assignment. `conditions`: when it is tried at all (`plan`, `budget_burn_percent`)."""
 
     __tablename__ = "assignment_targets"
-    __table_args__ = (CheckConstraint("position >= 0", name="position_not_negative"),)
+    __table_args__ = (
+        CheckConstraint("position >= 0", name="position_not_negative"),
+        CheckConstraint("weight >= 0", name="weight_not_negative"),
+    )
 
     assignment_id: Mapped[UUID] = mapped_column(
         ForeignKey("feature_ai_assignments.id", ondelete="CASCADE"), primary_key=True
     )
     position: Mapped[int] = mapped_column(primary_key=True)
     model_id: Mapped[UUID] = mapped_column(ForeignKey("ai_models.id"), index=True)
+    weight: Mapped[float] = mapped_column(server_default="1")
+    conditions: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
     assignment: Mapped[FeatureAIAssignment] = relationship(back_populates="targets", lazy="raise")
     model: Mapped[AIModel] = relationship(lazy="raise")

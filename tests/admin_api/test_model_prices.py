@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from routing.resolver import resolve
 from routing.snapshot import Snapshot
-from routing.values import Price, PriceUnit, Request
+from routing.values import Price, PriceUnit, Request, Target
 from tests.admin_api.conftest import Api, Json
 from tests.admin_api.nouns import model_body, provider_body
 from tests.routing import factories
@@ -112,7 +112,7 @@ def test_a_route_costs_what_holds_when_it_is_called(days: list[int], asked: int)
     provider = factories.provider()
     model = factories.model(provider.id)
     feature = factories.feature()
-    assignment = factories.assignment(feature_id=feature.id, targets=(model.id,))
+    assignment = factories.assignment(feature_id=feature.id, targets=(Target(model.id),))
     snapshot = Snapshot(
         1,
         {feature.name: feature},

@@ -33,4 +33,5 @@ def ran(plan: Plan, values: Mapping[str, Any] | None = None) -> Outcome:
             vault=VAULT,
             budget=RetryBudget(),
             still_ours=lambda: True,
+            reserve=lambda _: None,
         )

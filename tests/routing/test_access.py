@@ -12,7 +12,7 @@ from routing.access import Access, access
 from routing.errors import NoAccess
 from routing.resolver import resolve
 from routing.snapshot import Snapshot
-from routing.values import Caller, PersonalKey
+from routing.values import Caller, PersonalKey, Target
 from tests.routing import factories
 
 ADMIN = UUID(int=1)
@@ -78,7 +78,7 @@ def test_the_resolver_grants_what_the_table_grants(
     )
     model = factories.model(provider.id, is_active=is_active or inactive != "model")
     feature = factories.feature()
-    assigned = factories.assignment(feature_id=feature.id, targets=(model.id,))
+    assigned = factories.assignment(feature_id=feature.id, targets=(Target(model.id),))
     key = PersonalKey(uuid4(), ADMIN, provider.id, None, 3, use_shared, None)
     snapshot = Snapshot(
         1,

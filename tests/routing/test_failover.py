@@ -52,6 +52,7 @@ class Bench:
             vault=VAULT,
             budget=self.budget,
             still_ours=still_ours,
+            reserve=lambda _: None,
         )
 
 

@@ -34,6 +34,7 @@ VALUES: Mapping[str, Mapping[str, Any]] = {  # where a column's checks want more
     "admins": {"role": "admin"},
     "ai_providers": {"base_url": "http://127.0.0.1"},
     "ai_usage_analytics": {"outcome": "failed", "lane": "batch"},
+    "budgets": {"scope": "global", "period": "day", "limit_usd": 1},
     "features": {"capability": "text"},
     "idempotency_keys": {"job_id": new_id(), "scope": str(STRANGER)},
     "job_history": {"state": "failed", "token_id": OTHERS_TOKEN, "caller_admin_id": STRANGER},

@@ -27,6 +27,7 @@ ROUTING_TABLES = {
     "assignment_targets",
     "prompt_templates",
     "admin_provider_settings",
+    "budgets",
 }
 BUILT_IN = {
     "daily_zodiac_text", "tarot_reading", "analytics_insights", "daily_zodiac_tts", "notifications_tts",
@@ -41,6 +42,9 @@ UNMAPPED = (
     "config_state",
     "alembic_version",
     "idempotency_keys",
+    "budget_reservations",
+    "budget_thresholds",
+    "notices",
     "feeder_state",
     "usage_",
     "provider_health",

@@ -48,6 +48,10 @@ assignment_targets       S            SIUD      S      -            S       S   
 audit_head               S            S         S      -            -       S    -       -
 audit_log                S            S         S      -            -       S    -       -
 audit_pending            -            -         -      -            -       -    -       -
+budget_reservations      -            -         -      -            -       -    -       -
+budget_thresholds        -            -         -      -            -       -    -       -
+budget_usage             S            S         S      -            -       S    S       -
+budgets                  S            SIUD      S      -            -       -    -       -
 config_state             SU           SU        SU     SU           S       S    S       -
 feature_ai_assignments   S            SIUD      S      -            S       S    S       -
 features                 S            SIUD      S      -            S       S    S       -
@@ -59,6 +63,7 @@ jobs                     S            SiU       Siu    siu          SIU     SU  
 lanes                    S            SU        S      -            S       S    S       -
 login_throttles          -            -         -      -            -       SIUD -       -
 model_prices             S            SIUD      S      -            S       S    S       -
+notices                  S            S         S      -            -       -    SU      -
 prompt_templates         S            SIUD      S      -            S       S    S       -
 provider_health          S            S         S      -            -       S    SIUD    -
 system_integrations      S            SIUD      S      -            -       -    S       -
@@ -75,6 +80,7 @@ workers                  S            S         S      -            -       S   
 """
 
 VIEWS = {
+    "budgets_in_force": {"client", "api", "worker"},
     "personal_keys_in_force": {"client", "api", "worker"},
     "report_attempts": {"reporting"},
     "report_daily_cost_by_feature": {"reporting"},
@@ -88,6 +94,7 @@ VIEWS = {
 }
 
 FUNCTIONS = {  # those that run as the owner, and who may call them
+    "alert_opened": set(),
     "assignment_saved": set(),
     "audit_append": {"super_admin", "admin", "application", "client", "api", "worker"},
     "audit_capture": set(),
@@ -95,12 +102,19 @@ FUNCTIONS = {  # those that run as the owner, and who may call them
     "audit_truncation": set(),
     "bump_config_version": set(),
     "caller_sent": {"application"},
+    "count_budgets": set(),
+    "covering_budgets": set(),
     "cancel_jobs": {"super_admin", "admin", "application", "client", "worker"},
     "ensure_partitions": {"worker"},
     "keep_assignment_version": set(),
+    "prune_budgets": {"worker"},
     "raise_alert": {"worker"},
+    "raise_budget_alerts": set(),
     "raise_retiring_models": {"worker"},
     "raise_unserved_lanes": {"super_admin", "admin", "api", "worker"},
+    "reserve_budget": {"worker"},
+    "spend": set(),
+    "tell": set(),
     "usage_rebase": {"worker"},
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from standalone.sandbox.protocols.gemini_content import count_content_tokens, generate
+from standalone.sandbox.protocols.gemini_content import count_content_tokens, fragments, generate
 from standalone.sandbox.protocols.gemini_embeddings import embed_content, embed_contents
 from standalone.sandbox.protocols.gemini_fields import invalid
 from standalone.sandbox.values import Answer, Call, Refusal, json_answer
@@ -45,6 +45,7 @@ _MODEL_IDS = (
     *("gemini-embedding-001", "gemini-embedding-2"),
 )
 
+_STREAMING = "streamGenerateContent"
 _Route = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
 _ROUTES: Mapping[str, _Route] = {
     "generateContent": generate,
@@ -72,12 +73,15 @@ class Gemini:
             raise invalid("Request payload size exceeds the limit: 33554432 bytes.")
         found = _PATH.fullmatch(call.path)
         if found is not None and call.method == "POST":
-            route = _ROUTES.get(found[3])
+            streams = found[3] == _STREAMING
+            route = generate if streams else _ROUTES.get(found[3])
             if route is None:
                 raise Refusal(404, _MESSAGES[404])
             if not isinstance(call.document, dict):
                 raise invalid("Invalid JSON payload received. Unexpected token.")
-            return await route(unquote(found[2]), call.document)
+            answer = await route(unquote(found[2]), call.document)
+            as_events = parse_qs(call.query).get("alt") == ["sse"]
+            return fragments(answer, as_events=as_events) if streams else answer
         listed = _LIST.fullmatch(call.path)
         if listed is None or call.method != "GET":
             raise Refusal(404, _MESSAGES[404])

@@ -1,12 +1,14 @@
-"""``:generateContent``: text, and by its ``responseModalities`` speech and pictures; ``:countTokens``."""
+"""``:generateContent``, whole and streamed: text, and by its ``responseModalities`` speech and pictures;
+``:countTokens``."""
 
 import asyncio
 import base64
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from standalone.sandbox.completion import Limits, complete, count_prompt
+from standalone.sandbox.completion import Limits, complete, count_prompt, pieces
 from standalone.sandbox.picture import draw
 from standalone.sandbox.protocols.gemini_fields import (
     Body,
@@ -22,7 +24,7 @@ from standalone.sandbox.speech.audio import PCM_RATE
 from standalone.sandbox.speech.transcript import hear, seconds_of, with_text
 from standalone.sandbox.speech.voices import custom_voice
 from standalone.sandbox.tokens import count_tokens
-from standalone.sandbox.values import Answer, Refusal, fresh_id, json_answer
+from standalone.sandbox.values import Answer, Refusal, encode_json, fresh_id, json_answer
 
 _KNOWN = frozenset(
     [
@@ -62,6 +64,30 @@ async def generate(model: str, body: Body) -> Answer:
     if sent.audio:
         return await _transcript(model, sent)
     return _text(model, config, sent)
+
+
+def fragments(answer: Answer, *, as_events: bool) -> Answer:
+    """The answer in pieces, each a response of its own: as events, else as one array. Usage is in all of
+    them, the finish reason in the last; nothing marks the end."""
+    whole = json.loads(b"".join(answer.chunks))
+    (candidate,) = whole.get("candidates") or [None]
+    parts = candidate["content"]["parts"] if candidate else []
+    if len(parts) != 1 or "text" not in parts[0]:
+        documents = [whole]
+    else:
+        begun = {name: value for name, value in candidate.items() if name not in ("content", "finishReason")}
+        said = [_said(piece) for piece in pieces(parts[0]["text"])]
+        candidates = [{**begun, "content": content} for content in said[:-1]]
+        last = {**candidate, "content": said[-1]}
+        documents = [{**whole, "candidates": [one]} for one in (*candidates, last)]
+    if not as_events:
+        return json_answer(documents)
+    events = tuple(b"data: " + encode_json(document) + b"\r\n\r\n" for document in documents)
+    return Answer(200, b"text/event-stream", events, streamed=True)
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"role": "model", "parts": [{"text": text}]}
 
 
 async def count_content_tokens(_: str, body: Body) -> Answer:

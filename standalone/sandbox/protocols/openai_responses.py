@@ -1,13 +1,13 @@
-"""``POST /v1/responses``, plain: OpenAI's other way to complete a text."""
+"""``POST /v1/responses``, plain and streamed: OpenAI's other way to complete a text."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from standalone.sandbox.completion import Completion, Limits, complete
+from standalone.sandbox.completion import Completion, Limits, complete, pieces
 from standalone.sandbox.prose.prompt import Prompt
 from standalone.sandbox.protocols import openai_fields as fields
-from standalone.sandbox.values import Answer, Call, fresh_id, json_answer
+from standalone.sandbox.values import Answer, Call, encode_json, fresh_id, json_answer
 
 _KNOWN = frozenset(
     [
@@ -31,9 +31,10 @@ async def create_response(_: Call, body: fields.Body) -> Answer:
     fields.number(body, "top_p", 0, 1)
     limit = fields.integer(body, "max_output_tokens", _LEAST_TOKENS)
     tier = fields.choice(body, "service_tier", _TIERS)
-    if fields.flag(body, "stream") or fields.flag(body, "background"):
-        message = "The sandbox answers this endpoint at once and whole."
-        raise fields.refuse("stream", "unsupported_value", message)
+    if fields.flag(body, "background"):
+        message = "The sandbox answers this endpoint at once."
+        raise fields.refuse("background", "unsupported_value", message)
+    streams = fields.flag(body, "stream")
     completion = complete(prompt, model, Limits(limit), json_schema=_json_schema(body))
     cut = completion.finish == "length"
     message_item = {
@@ -56,7 +57,26 @@ async def create_response(_: Call, body: fields.Body) -> Answer:
         "store": body.get("store", True),
         "usage": _usage(completion),
     }
+    if streams:
+        events = tuple(_events(document, message_item["id"], completion.text))
+        return Answer(200, b"text/event-stream; charset=utf-8", events, streamed=True)
     return json_answer(document)
+
+
+def _events(document: Mapping[str, Any], item_id: object, text: str) -> Iterator[bytes]:
+    """Named events; the last one carries the whole response. There is no `[DONE]`."""
+    begun = {**document, "status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
+    place = {"item_id": item_id, "output_index": 1, "content_index": 0}
+    events: list[tuple[str, dict[str, Any]]] = [
+        ("response.created", {"response": begun}),
+        ("response.in_progress", {"response": begun}),
+        *(("response.output_text.delta", {**place, "delta": piece}) for piece in pieces(text)),
+        ("response.output_text.done", {**place, "text": text}),
+        (f"response.{document['status']}", {"response": document}),
+    ]
+    for number, (name, members) in enumerate(events):
+        data = encode_json({"type": name, "sequence_number": number, **members})
+        yield f"event: {name}\ndata: ".encode() + data + b"\n\n"
 
 
 def _usage(completion: Completion) -> dict[str, Any]:

@@ -1,0 +1,126 @@
+"""The courier of a worker process: tells integrations what there is to be told, at least once.
+
+Notices are rows, written by the transaction that they tell of. A courier takes some, for a minute each, and
+sends them without holding a lock; whoever dies in between has them sent again. `id` of the event is the
+notice's, so a receiver can tell repetitions.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+from routing.transport import Transport
+from store.database import UNAVAILABLE, Pool
+from store.vault import Vault, VaultError
+from workers.delivery import DeliveryError, Event, deliver
+from workers.delivery.stored import note_health, stored
+
+logger = logging.getLogger(__name__)
+
+MOST_TRIES = 14
+"""Of a notice, over about a day."""
+
+_AT_ONCE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Notice:
+    id: UUID
+    integration_id: UUID
+    event: str
+    content: Mapping[str, Any]
+    made_at: datetime
+    tries: int
+
+
+class Courier:
+    """One process's courier. `pause_seconds`: between two looks whether there is news."""
+
+    def __init__(self, pool: Pool, transport: Transport, vault: Vault, *, pause_seconds: float) -> None:
+        self._pool = pool
+        self._transport = transport
+        self._vault = vault
+        self._pause_seconds = pause_seconds
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work_on, name="courier", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after the notice it is at; what it took besides is sent by others, a minute later."""
+        self._stopped.set()
+
+    def turn(self) -> int:
+        """Send what is due; returns how many notices were taken."""
+        with self._pool.connection() as db:
+            taken = [_Notice(**row) for row in db.execute(_TAKE, {"most": _AT_ONCE})]
+        for notice in taken:
+            if self._stopped.is_set():
+                break
+            self._send(notice)
+        return len(taken)
+
+    def _send(self, notice: _Notice) -> None:
+        latency, error = 0, None
+        try:
+            with self._pool.connection() as db:
+                integration = stored(db, self._vault, notice.integration_id)
+            if integration is None:
+                return  # its notices went with it
+            event = Event(
+                notice.event, notice.content["message"], notice.content, id=notice.id, at=notice.made_at
+            )
+            latency = deliver(self._transport, integration, event).latency_ms
+        except (DeliveryError, VaultError) as refused:
+            error = str(refused)
+            logger.warning("Integration %s was not told: %s", notice.integration_id, error)
+        with self._pool.connection() as db:
+            _settle(db, notice, error)
+            note_health(db, notice.integration_id, ok=error is None, latency_ms=latency, error=error)
+
+    def _work_on(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                taken = self.turn()
+            except UNAVAILABLE as error:
+                taken = 0
+                logger.warning("News wait, the database does not answer: %s", error)
+            except Exception:
+                taken = 0
+                logger.exception("The courier's turn failed.")
+            if taken < _AT_ONCE:
+                self._stopped.wait(self._pause_seconds)
+
+
+def _settle(db: Connection[DictRow], notice: _Notice, error: str | None) -> None:
+    values = {"id": notice.id, "error": error and error[:1000], "gives_up": notice.tries >= MOST_TRIES}
+    db.execute(_SENT if error is None else _FAILED, values)
+
+
+_TAKE = """
+UPDATE notices SET tries = tries + 1, due_at = now() + interval '1 minute'
+FROM (
+    SELECT id FROM notices WHERE due_at <= now() AND sent_at IS NULL AND failed_at IS NULL
+    ORDER BY due_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
+) AS due
+WHERE notices.id = due.id
+RETURNING notices.id, integration_id, event, content, made_at, tries"""
+
+_SENT = "UPDATE notices SET sent_at = now(), error = NULL WHERE id = %(id)s"
+
+# 5 s, 10 s, 20 s, ... two hours.
+_FAILED = """
+UPDATE notices SET error = %(error)s, failed_at = CASE WHEN %(gives_up)s THEN now() END,
+    due_at = now() + least(7200, 5 * 2 ^ (tries - 1)) * (0.75 + random() / 2) * interval '1 second'
+WHERE id = %(id)s"""
