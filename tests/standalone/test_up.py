@@ -19,8 +19,6 @@ from standalone.up import FIRST_ADMIN
 from tests.machine import Machine, environment
 from tests.workers.conftest import until
 
-SERVED = {"text", "speech", "moderation", "embedding"}
-
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
@@ -41,11 +39,11 @@ def test_the_first_start_prints_the_first_login_and_what_runs(machine: Machine) 
     assert sum("interactive" in name for name in names) == 1
 
 
-def test_every_text_speech_moderation_and_embedding_feature_answers(machine: Machine) -> None:
+def test_every_built_in_feature_answers_its_example(machine: Machine) -> None:
     token = machine.command("token", "admin", "--email", FIRST_ADMIN, "--mfa").strip()
     with machine.api(token) as api:
-        features = [f for f in api.pages("/api/v1/features") if f["capability"] in SERVED]
-        assert len(features) == 13
+        features = list(api.pages("/api/v1/features"))
+        assert len(features) == 16
         ids = {
             feature["name"]: api.call(
                 "POST",
@@ -147,8 +145,13 @@ def test_children_die_with_a_killed_parent_and_the_next_start_adopts_the_engines
 
 
 def _check_result(capability: str, result: dict[str, Any], api: ApiClient) -> None:
-    if capability == "text":
+    if capability in ("text", "vision"):
         assert len(result["text"]) > 20
+    elif capability == "transcription":
+        assert result["text"] == "This is a recording."
+    elif capability == "image":
+        assert api.download(result["artifact_url"]).startswith(b"\x89PNG")
+        assert result["media_type"] == "image/png"
     elif capability == "speech":
         assert api.download(result["artifact_url"])[:4] == b"RIFF"
         assert result["media_type"] == "audio/wav"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,12 +16,14 @@ from alembic.runtime.migration import MigrationContext
 from jsonschema import Draft202012Validator
 
 from standalone.engines import Endpoints
+from store import migrations
 from store.database import Role, conninfo
 from store.migrations import MigrationError, upgrade
 from store.orm import engine
 from store.tables import Base
 from tests.conftest import database_named
 
+SQL = Path(migrations.__file__).parent / "sql"
 ROUTING_TABLES = {
     "ai_providers",
     "ai_models",
@@ -204,3 +210,23 @@ def _version(connection: psycopg.Connection) -> int:
     row = connection.execute("SELECT version FROM config_state").fetchone()
     assert row is not None
     return int(row[0])
+
+
+def test_features_that_nobody_has_changed_take_the_new_inputs(database_url: str) -> None:
+    before = importlib.import_module("store.migrations.versions.0016_features").down_revision
+    old = '{"properties": {"text": {}}}'
+    shipped = json.loads((SQL / "0016_features.json").read_text())
+    with psycopg.connect(database_url) as db:
+        for name, schema in shipped.items():
+            db.execute(
+                "UPDATE features SET input_schema = %s WHERE name = %s",
+                [old if name == "image_validation" else json.dumps(schema), name],
+            )
+        db.execute("UPDATE alembic_version SET version_num = %s", [before])
+    upgrade(database_url)
+    with psycopg.connect(database_url) as db:
+        rows = db.execute("SELECT name, input_schema FROM features WHERE name = ANY(%s)", [list(shipped)])
+        now: dict[str, Any] = dict(rows.fetchall())
+    assert set(now["job_extraction"]["properties"]) == {"text", "image_url", "image_base64", "url"}
+    assert "audio_base64" in now["audio_transcription"]["example"]
+    assert now["image_validation"] == json.loads(old)
