@@ -27,6 +27,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from psycopg.rows import DictRow
+
 from admin_api.refusals import TooOften
 from store.database import Connections
 
@@ -121,8 +123,10 @@ def count(pool: Connections, throttles: Sequence[Throttle]) -> None:
     keys = sorted(limits)
     with pool.connection() as db, db.transaction():
         db.execute(_TIDY)
-        db.execute(_ENTER, {"keys": keys})
-        rows = db.execute(_LOOK, {"keys": keys}).fetchall()
+        rows: list[DictRow] = []
+        while len(rows) < len(keys):  # a login that succeeds meanwhile forgets a key that was there
+            db.execute(_ENTER, {"keys": keys})
+            rows = db.execute(_LOOK, {"keys": keys}).fetchall()
         wait = max(row["wait"] for row in rows)
         if wait > 0:
             raise TooOften(math.ceil(wait))

@@ -28,10 +28,11 @@ def admit(snapshot: Snapshot, request: Request, *, now: datetime) -> Plan:
     check_input(plan.feature.input_schema, request.input)
     if not plan.routes:
         reasons = " ".join(passed.reason for passed in plan.passed_over) or "Its assignment has no targets."
+        said = f"Nothing can serve feature {request.feature!r} now. {reasons}"
         denied = any(passed.error_class == NoAccess.error_class for passed in plan.passed_over)
-        raise (NoAccess if denied else ConfigurationError)(
-            f"Nothing can serve feature {request.feature!r} now. {reasons}"
-        )
+        if denied:
+            raise NoAccess(said, hint="PUT /personal-keys/{provider_id} stores a key of your own.")
+        raise ConfigurationError(said)
     return plan
 
 

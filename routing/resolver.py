@@ -204,8 +204,7 @@ def _obstacle(
     if granted is Access.NO_ACCESS:
         return NoAccess(
             f"Provider {provider.slug!r} does not share its key with admins. Store a key of your own, have "
-            "it shared, or enqueue as the application.",
-            hint=f"PUT /personal-keys/{provider.id}, or its allow_shared_for_normal_admins.",
+            "it shared, or enqueue as the application."
         )
     if granted is Access.AVAILABLE_PERSONAL and own is not None and own.is_spent:
         return LimitSpent(

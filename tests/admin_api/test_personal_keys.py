@@ -246,7 +246,7 @@ def test_a_month_that_is_spent_fails_with_budget_until_the_limit_is_raised(
         sandbox.reset()
         job = run(admin, client)
         assert (job.state, job.error_class) == ("failed", "budget")
-        assert "monthly_limit" in (job.error_message or "")
+        assert "monthly limit" in (job.error_message or "")
         assert keys_used(sandbox) == []
 
         spent = admin.get("/personal-keys").json()["items"][0]["tokens_this_month"]
