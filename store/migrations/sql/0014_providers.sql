@@ -6,3 +6,6 @@ CREATE INDEX ix_job_history_provider_id ON job_history (provider, id, feature) W
 
 -- Counting what is scheduled read all of it: an entry here is as good as nothing, since all of a lane's are equal.
 CREATE INDEX ix_jobs_scheduled_lane ON jobs (lane) WHERE scheduled;
+
+-- Metrics are read by the API for itself, and look at the front of the queue, too.
+GRANT SELECT (worker, started_at) ON jobs TO orrery_api;
