@@ -19,9 +19,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from routing import estimate
+from routing import budgets
 from routing.errors import RateWait
-from routing.values import Call, Capability, Provider, Usage
+from routing.values import Call, Provider, Usage
 
 MINUTE = 60.0
 LONGEST_WAIT_SECONDS = 300.0
@@ -30,8 +30,6 @@ LONGEST_WAIT_SECONDS = 300.0
 _REQUEST_BURST = 0.03  # of the limit
 _TOKEN_BURST = 0.1  # calls differ in size
 _KEPT_BACK = 0.01
-_WRITES = {Capability.TEXT, Capability.VISION}
-_USUAL_ANSWER = 500  # tokens, where the call does not say
 _LONELY = 1.02  # where the limit is one, the second must not come exactly a minute later
 
 
@@ -89,12 +87,9 @@ def is_limited(provider: Provider) -> bool:
 
 
 def expected_tokens(call: Call) -> int:
-    """What a call is likely to use, at most: its prompt, and as much of an answer as it asks for."""
-    if call.capability not in _WRITES:
-        return estimate.prompt_tokens(call)
-    asked = (call.parameters.get(name) for name in ("max_tokens", "max_completion_tokens"))
-    answer = next((value for value in asked if isinstance(value, int)), _USUAL_ANSWER)
-    return estimate.prompt_tokens(call) + answer
+    """What a call may use, by estimate."""
+    most = budgets.at_most(call)
+    return (most.input_tokens or 0) + (most.output_tokens or 0)
 
 
 def used_tokens(usage: Usage | None) -> int | None:

@@ -45,7 +45,7 @@ def worker(settings: Settings) -> Iterator[Worker]:
     worker.close()
 
 
-def _call(provider: Json, model: Json) -> Call:
+def call_of(provider: Json, model: Json) -> Call:
     """A call that a worker would make of these rows."""
     owner = factories.provider(
         provider["base_url"], slug=provider["slug"], key_version=provider["key_version"]
@@ -70,7 +70,7 @@ def test_a_providers_health_tells_limits_breaker_and_what_rests(
         "max_concurrency": None,
     }
     assert (before["fleet_breaker"], before["resting"]) == (None, [])
-    call = _call(provider, model)
+    call = call_of(provider, model)
     for _ in range(5):
         worker.breakers.admit(circuit(call.route.provider), probe_seconds=1).failed(
             ServerError("x", status=500)
@@ -93,14 +93,14 @@ def test_explain_passes_over_what_rests_until_the_key_is_replaced(api: Api, work
     assignment = assigned(api, models=2)
     provider = api.get("/providers").json()["items"][0]
     models = {one["model_id"]: one for one in api.get("/models").json()["items"]}
-    worker.cooldowns.refused(_call(provider, models["m0"]), NotFound("no such model", status=404))
+    worker.cooldowns.refused(call_of(provider, models["m0"]), NotFound("no such model", status=404))
     until(lambda: len(look(worker.line).resting) == 1)
     found = explained(api, assignment)
     assert found["winner"]["model"] == "m1"
     first = found["candidates"][0]
     assert (first["verdict"], first["error_class"]) == ("passed_over", "not_found")
     assert "passed over until" in first["reason"]
-    worker.cooldowns.refused(_call(provider, models["m1"]), AuthFailed("no", status=401))
+    worker.cooldowns.refused(call_of(provider, models["m1"]), AuthFailed("no", status=401))
     until(lambda: len(look(worker.line).resting) == 2)
     assert explained(api, assignment)["winner"] is None
     api.patch(f"/providers/{provider['id']}", {"api_key": KEY})
