@@ -89,7 +89,7 @@ class _Policy:
 class _Channel:
     """A thread's connections for one policy."""
 
-    connections: httpx.HTTPTransport
+    connections: _GuardedTransport
     deadline: Deadline
 
 
@@ -184,6 +184,7 @@ class Transport:
             body = b"".join(pieces)
         finally:
             response.close()
+            channel.connections.close_soiled()
         return HttpResponse(response.status_code, headers, body)
 
     def _channel(self, policy: _Policy) -> _Channel:
@@ -228,6 +229,15 @@ class _GuardedTransport(httpx.HTTPTransport):
             keepalive_expiry=_LIMITS.keepalive_expiry,
             network_backend=backend,
         )
+
+    def close_soiled(self) -> None:
+        """Close connections that hold more than the answer: the next call would take it for its own."""
+        for connection in self._pool.connections:
+            inner = getattr(connection, "_connection", None)
+            if isinstance(inner, httpcore.HTTP11Connection) and inner.is_idle():
+                surplus, _ = inner._h11_state.trailing_data
+                if surplus:
+                    inner.close()
 
 
 def _is_stream(headers: Mapping[str, str]) -> bool:
@@ -275,12 +285,15 @@ def _body(response: httpx.Response, limit: int) -> Iterator[bytes]:
     if encoding not in ("identity", "gzip", ""):
         raise ServerError(f"The answer is compressed as {encoding[:20]!r}, which was not asked for.")
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding == "gzip" else None
+    too_large = ServerError(f"The answer exceeds {limit:,} bytes.", status=response.status_code)
+    if int(response.headers.get("content-length", 0)) > limit:
+        raise too_large
     room = limit
     for chunk in response.iter_raw():
         data = chunk if inflater is None else _inflated(inflater, chunk, room + 1)
         room -= len(data)
         if room < 0:
-            raise ServerError(f"The answer exceeds {limit:,} bytes.", status=response.status_code)
+            raise too_large
         yield data
     if inflater is not None and not inflater.eof and room < limit:
         raise ConnectionFailed("The compressed answer ended before its end.")

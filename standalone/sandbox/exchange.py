@@ -14,6 +14,8 @@ TRANSPORT = "orrery.transport"
 """Name of the ASGI scope extension in which ``server`` passes the connection's transport."""
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
+_HUGE = 1_000_000_000
+_PIECE = b" " * 262_144
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -83,6 +85,31 @@ class Exchange:
         self._transport().close()
         await self._disconnected()
 
+    async def mislabel(self, answer: Answer, announced: int | None) -> None:
+        """The whole body under a wrong content-length: what exceeds it follows on the open connection, what
+        falls short of it leaves the client waiting."""
+        body = answer.body
+        length = len(body) // 2 if announced is None else announced
+        await self._start(answer, length)
+        if length > len(body):
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            await self._disconnected()
+            return
+        await self._send({"type": "http.response.body", "body": body[:length]})
+        self._transport().write(body[length:])
+
+    async def flood(self, size: int | None) -> None:
+        """``size`` bytes of blanks without a length, and the connection's end in place of an end marker."""
+        headers = [(b"content-type", b"application/json")]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        left = _HUGE if size is None else size
+        while left > 0 and not self._transport().is_closing():
+            await self._send({"type": "http.response.body", "body": _PIECE[:left], "more_body": True})
+            left -= len(_PIECE)
+            await asyncio.sleep(0)
+        self._transport().close()
+        await self._disconnected()
+
     async def drip(self, answer: Answer, seconds: float) -> None:
         """The body, one byte every ``seconds``. Raises ClientGone when the client hangs up."""
         await self._start(answer)
@@ -91,10 +118,12 @@ class Exchange:
             await self.pause(seconds)
         await self._send({"type": "http.response.body"})
 
-    async def _start(self, answer: Answer) -> None:
+    async def _start(self, answer: Answer, length: int | None = None) -> None:
         headers = [(b"content-type", answer.media_type), *answer.headers]
-        if not answer.streamed:
-            headers.append((b"content-length", b"%d" % sum(map(len, answer.chunks))))
+        if length is None and not answer.streamed:
+            length = sum(map(len, answer.chunks))
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
 
     async def _disconnected(self) -> None:
@@ -106,5 +135,5 @@ class Exchange:
             return self._scope["extensions"][TRANSPORT]["transport"]
         except KeyError:
             raise RuntimeError(
-                "the faults reset and truncate need the sandbox's own server: serve()"
+                "faults that break connections need the sandbox's own server: serve()"
             ) from None

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-Mode = Literal["latency", "status", "reset", "truncate", "garbage", "drip"]
+Mode = Literal["latency", "status", "error_body", "reset", "truncate", "length", "garbage", "drip", "huge"]
 ANY_PROTOCOL = "*"
 
 
@@ -16,7 +16,8 @@ class Fault(BaseModel):
 
     ``rate`` is the probability per call; ``count`` switches the fault off after so many calls it befell.
     ``code`` is the provider's own error code beside ``status`` (429 with ``insufficient_quota`` is a
-    billing error).
+    billing error); ``error_body`` says with a 200 what ``status`` would have said. ``bytes`` is what
+    ``length`` announces, half of what it sends by default, and how much ``huge`` sends, 1 GB by default.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -26,6 +27,7 @@ class Fault(BaseModel):
     status: int = Field(default=503, ge=400, le=599)
     seconds: float = Field(default=1.0, ge=0, le=3600)
     rate: float = Field(default=1.0, ge=0, le=1)
+    bytes: int | None = Field(default=None, ge=0)
     retry_after: float | None = Field(default=None, ge=0)
     code: str | None = None
     count: int | None = Field(default=None, ge=1)
@@ -45,15 +47,21 @@ class Faults:
 
     latency: Fault | None = None
     status: Fault | None = None
+    error_body: Fault | None = None
     reset: Fault | None = None
     truncate: Fault | None = None
+    length: Fault | None = None
     garbage: Fault | None = None
     drip: Fault | None = None
+    huge: Fault | None = None
 
     @property
     def label(self) -> str | None:
         """The mode that shaped the answer most, for the call log."""
-        by_weight = (self.reset, self.garbage, self.status, self.truncate, self.drip, self.latency)
+        by_weight = (
+            *(self.reset, self.huge, self.garbage, self.status, self.error_body),
+            *(self.truncate, self.length, self.drip, self.latency),
+        )
         return next((fault.mode for fault in by_weight if fault), None)
 
 

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
 from standalone.sandbox.calls import CallLog
 from standalone.sandbox.exchange import ClientGone, Exchange
-from standalone.sandbox.faults import FaultBoard, Faults
+from standalone.sandbox.faults import Fault, FaultBoard, Faults
 from standalone.sandbox.values import Answer, Call, Refusal, WireProtocol, json_answer
 
 _GARBAGE = Answer(200, b"application/json", (b'\x00\xff<html><body>upstream gave up \xfe\x80 {"id": ',))
@@ -59,9 +60,14 @@ async def _respond(exchange: Exchange, protocol: WireProtocol, call: Call, fault
     if faults.reset:
         await exchange.reset()
         return None
+    if faults.huge:
+        await exchange.flood(faults.huge.bytes)
+        return 200
     answer = await _answer(protocol, call, faults)
     if faults.truncate:
         await exchange.truncate(answer)
+    elif faults.length:
+        await exchange.mislabel(answer, faults.length.bytes)
     elif faults.drip:
         await exchange.drip(answer, faults.drip.seconds)
     else:
@@ -73,9 +79,14 @@ async def _answer(protocol: WireProtocol, call: Call, faults: Faults) -> Answer:
     if faults.garbage:
         return _GARBAGE
     if faults.status:
-        fault = faults.status
-        return protocol.refuse(protocol.failure(fault.status, fault.code, fault.retry_after), call)
+        return _failure(protocol, call, faults.status)
+    if faults.error_body:
+        return replace(_failure(protocol, call, faults.error_body), status=200)
     try:
         return await protocol.answer(call)
     except Refusal as refusal:
         return protocol.refuse(refusal, call)
+
+
+def _failure(protocol: WireProtocol, call: Call, fault: Fault) -> Answer:
+    return protocol.refuse(protocol.failure(fault.status, fault.code, fault.retry_after), call)

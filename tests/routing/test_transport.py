@@ -187,6 +187,11 @@ def _unsized(connection: socket.socket, _request: bytes) -> None:
     connection.shutdown(socket.SHUT_RDWR)
 
 
+def _announced(connection: socket.socket, _request: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+    connection.recv(1)
+
+
 def _bomb(connection: socket.socket, _request: bytes) -> None:
     connection.sendall(servers.ok(gzip.compress(b"0" * 50_000_000), "Content-Encoding: gzip"))
 
@@ -199,7 +204,7 @@ def _broken_gzip(connection: socket.socket, _request: bytes) -> None:
     connection.sendall(servers.ok(b"this is no gzip", "Content-Encoding: gzip"))
 
 
-@pytest.mark.parametrize("behaviour", [_unsized, _bomb, _zstd, _broken_gzip])
+@pytest.mark.parametrize("behaviour", [_unsized, _announced, _bomb, _zstd, _broken_gzip])
 def test_unreadable_bodies(transport: Transport, behaviour: servers.Behaviour) -> None:
     with servers.raw(behaviour) as server:
         assert isinstance(_failure(transport, server.url), ServerError)
@@ -245,6 +250,14 @@ def test_a_stale_connection_is_replaced_once_at_once(transport: Transport) -> No
         assert _send(transport, server.url).body == b"1"
         assert _send(transport, server.url).body == b"2"
         assert (len(server.connections), len(server.requests)) == (2, 3)
+
+
+@pytest.mark.parametrize("surplus", [b'"b": 2}', servers.ok(b"of another")])
+def test_what_follows_an_answer_is_never_the_next_one(transport: Transport, surplus: bytes) -> None:
+    with servers.raw(lambda c, _: c.sendall(servers.ok(b"1") + surplus)) as server:
+        for _ in range(3):
+            assert _send(transport, server.url).body == b"1"
+        assert len(server.requests) == 3
 
 
 def test_a_connection_that_broke_after_a_byte_is_not_tried_again(transport: Transport) -> None:

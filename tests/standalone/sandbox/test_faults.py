@@ -129,6 +129,46 @@ def test_drip_sends_the_whole_body_byte_by_byte(fault: Fault, sandbox_url: str, 
     assert len(sizes) > 20  # the kernel may join a few bytes, never all of them
 
 
+def test_length_announces_half_and_sends_all(fault: Fault, sandbox_url: str) -> None:
+    fault("length")
+    with _raw_chat(sandbox_url) as connection:
+        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+        announced = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        while len(body) < 2 * announced:
+            body += connection.recv(65536)
+        assert json.loads(body)["model"] == "raw"
+
+
+def test_length_that_was_never_sent_leaves_the_client_waiting(fault: Fault, sandbox_url: str) -> None:
+    fault("length", bytes=100_000)
+    with _raw_chat(sandbox_url, timeout=0.3) as connection, pytest.raises(TimeoutError):
+        _read_to_end(connection)
+
+
+def test_an_error_body_is_a_success_that_holds_an_error(fault: Fault, chat: Ask, message: Ask) -> None:
+    fault("error_body", status=500)
+    for answer, kind in ((chat(), "server_error"), (message(), "api_error")):
+        assert (answer.status_code, answer.json()["error"]["type"]) == (200, kind)
+
+
+def test_huge_has_its_size_and_no_end(fault: Fault, sandbox_url: str) -> None:
+    fault("huge", bytes=1_000_000)
+    with _raw_chat(sandbox_url) as connection:
+        head, _, body = _read_to_end(connection).partition(b"\r\n\r\n")
+    assert b"content-length" not in head.lower()
+    assert body.count(b" ") == 1_000_000
+    assert not body.endswith(b"0\r\n\r\n")
+
+
+def test_a_client_that_hangs_up_ends_what_is_huge(
+    fault: Fault, sandbox_url: str, client: httpx.Client
+) -> None:
+    fault("huge")
+    with _raw_chat(sandbox_url) as connection:
+        connection.recv(65536)
+    _wait_until(lambda: _calls(client)["in_flight"] == 0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_sandbox_even_while_calls_hang(
     own_sandbox: tuple[str, "subprocess.Popen[str]"], number: signal.Signals
@@ -216,6 +256,7 @@ def test_the_sandbox_itself_is_spared(fault: Fault, client: httpx.Client) -> Non
         ({"seconds": -1}, "seconds"),
         ({"rate": 1.5}, "rate"),
         ({"count": 0}, "count"),
+        ({"bytes": -1}, "bytes"),
         ({"colour": "red"}, "colour"),
     ],
 )
