@@ -199,7 +199,7 @@ def test_a_model_switched_off_after_enqueueing_fails_the_job_with_the_row_to_men
     assert (job.state, job.error_class) == ("failed", "configuration")
     assert job.error_message is not None
     assert "text-1" in job.error_message
-    assert "is_active" in job.error_message
+    assert "Activate it" in job.error_message
 
 
 def test_a_key_the_provider_refuses_ends_the_job_as_auth_without_retry(
