@@ -55,7 +55,7 @@ def test_what_nothing_can_serve_is_refused_with_the_row_to_mend(
     with pytest.raises(ConfigurationError, match=r"cv_draft.*no assignment"):
         client.enqueue("cv_draft", {"profile": "p", "job": "j"})
     rows.change(AIModel, model, is_active=False)
-    with pytest.raises(ConfigurationError, match=r"text-1.*is_active"):
+    with pytest.raises(ConfigurationError, match=r"text-1.*Activate it"):
         client.enqueue(TEXT, ARIES)
     rows.change(AIModel, model, is_active=True)
     assert client.enqueue(TEXT, ARIES), "a refusal is never a stale one"
