@@ -6,6 +6,9 @@ provider that refuses is well.
     auth            the key; at 403 with the model  1 min, doubled each time in a row; 1 h at most
     not_found       the model, with its voice       10 min
 
+After the pause of a 429 each process lets one call go ahead, and all of them once it succeeded, or was not
+refused within a second: else all threads would run into the next 429 together.
+
 A key that is replaced, a model that is renamed or an address that is changed is another thing, and rests no
 more. What one process notes the others learn beside their calls; a call only looks into memory.
 """
@@ -41,6 +44,8 @@ PAUSE_SECONDS = 5.0
 
 _REMEMBERED_SECONDS = 7200.0  # that something rested, for the next time to last longer
 _MOST_PAUSE_SECONDS = 600.0
+_TRIAL_SECONDS = 1.0
+_AWAITED_SECONDS = 60.0  # how long after a pause its first call still goes ahead of the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +116,22 @@ class Cooldowns:
         now = self._clock()
         for scope in _scopes(route, voice).all:
             rest = self._resting.get(scope)
+            if rest is not None and now >= rest.until and rest.is_pause:
+                rest = self._try_out(scope, now)
             if rest is not None and now < rest.until:
                 raise _refusal(rest.cooldown.error_class, route, rest.until - now)
+
+    def _try_out(self, scope: str, now: float) -> _Rest | None:
+        """What still keeps the call back: None for the one that goes ahead, and for all after the trial."""
+        with self._lock:
+            rest = self._resting.get(scope)
+            if rest is None or now < rest.until:
+                return rest
+            if rest.is_trial:
+                del self._resting[scope]
+            else:
+                self._resting[scope] = _Rest(now + _TRIAL_SECONDS, rest.cooldown, is_trial=True)
+            return None
 
     def refused(self, call: Call, error: ProviderError) -> None:
         """Take note of a call that failed. Calls that had begun before something rested change nothing."""
@@ -129,7 +148,8 @@ class Cooldowns:
             else:
                 seconds = _LADDERS[error.error_class].seconds(times)
             is_longer = isinstance(error, RateLimited) and known and known.until < now + seconds
-            if seconds <= 0 or (known and now < known.until and not is_longer):
+            rests = known and now < known.until and not known.is_trial
+            if seconds <= 0 or (rests and not is_longer):
                 return
             whole_key = scope == _scopes(call.route, call.voice).key
             cooldown = Cooldown(
@@ -157,7 +177,7 @@ class Cooldowns:
         """Forget that something rested, unless it still does; whether there was anything to forget."""
         with self._lock:
             rest = self._resting.get(scope)
-            if rest is None or self._clock() < rest.until:
+            if rest is None or (self._clock() < rest.until and not rest.is_trial):
                 return False
             del self._resting[scope]
             return True
@@ -173,7 +193,8 @@ class Cooldowns:
 
     def _forget_old(self, now: float) -> None:
         for scope, rest in list(self._resting.items()):
-            if rest.until + remembered_seconds(rest.cooldown.error_class) < now:
+            remembered = max(_AWAITED_SECONDS, remembered_seconds(rest.cooldown.error_class))
+            if rest.until + remembered < now:
                 del self._resting[scope]
 
 
@@ -181,6 +202,11 @@ class Cooldowns:
 class _Rest:
     until: float
     cooldown: Cooldown
+    is_trial: bool = False
+
+    @property
+    def is_pause(self) -> bool:
+        return self.cooldown.error_class == RateLimited.error_class
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from routing.errors import (
     ProviderError,
     RateLimited,
     RoutingError,
+    TimedOut,
     UnsupportedParameter,
 )
 from routing.limits import Limits, Ticket
@@ -45,7 +46,7 @@ from routing.providers.streaming import Stream
 from routing.providers.wire import Codec, HttpRequest, HttpResponse, scrubbed
 from routing.retry_budget import RetryBudget
 from routing.sse import EventReader, ServerEvent
-from routing.transport import Transport
+from routing.transport import MAX_BODY, MAX_TEXT, Transport
 from routing.values import (
     Attachments,
     Attempt,
@@ -63,8 +64,10 @@ from routing.values import (
 from store.vault import Vault, VaultError
 
 _TIMEOUT = 60.0  # seconds of a call, where neither assignment nor provider says
+_SHARE = 2 / 3  # of the time left until the deadline that a route may take while others follow it
 _LONGEST_WAIT = 2.0  # seconds before a retry on the same route; whoever asks for more loses the turn
 _MOST_DROPPED = 4  # parameters a route may refuse, one after the other, in a run
+_BULKY = frozenset({Capability.SPEECH, Capability.IMAGE, Capability.EMBEDDING})  # not answered in words
 _refusals = Refusals()  # of this process
 
 
@@ -180,7 +183,7 @@ def _try(run: _Run, route: Route, call: Call) -> Reply | RoutingError:
     """One call, recorded and reported to whoever decides about the next ones."""
     provider = route.provider
     watch = _Stopwatch()
-    timeout = _timeout(run, provider)
+    timeout = _timeout(run, route)
     try:
         run.tools.cooldowns.check(route, call.voice)
         permit = run.tools.breakers.admit(circuit(provider), probe_seconds=timeout)
@@ -229,11 +232,17 @@ def _ticket(run: _Run, call: Call, permit: Permit, timeout: float) -> Ticket | N
 def _has_no_way_out(run: _Run, route: Route) -> bool:
     """Whether a job that is not let through here is likely to have to wait: routes after this one are limited
     as well, or known to be down."""
+    return all(limits.is_limited(other.provider) for other in _following(run, route))
+
+
+def _following(run: _Run, route: Route) -> list[Route]:
+    """The routes after this one that are not known to be down."""
     places = [place for place, other in enumerate(run.plan.routes) if other is route]
-    return all(
-        limits.is_limited(other.provider) or run.tools.breakers.state(circuit(other.provider)) == OPEN
+    return [
+        other
         for other in run.plan.routes[places[0] + 1 :]
-    )
+        if run.tools.breakers.state(circuit(other.provider)) != OPEN
+    ]
 
 
 def _used_tokens(result: Reply | RoutingError | None) -> int | None:
@@ -276,7 +285,8 @@ def _answer(run: _Run, speaker: Codec, call: Call, timeout: float) -> HttpRespon
         if stream is not None:
             asked = stream.asked(request, call.route)
             return scrubbed(_told(run.narrator, tools.transport, asked, stream, timeout, provider, key), key)
-    return scrubbed(tools.transport.send(request, timeout=timeout, provider=provider), key)
+    most = MAX_BODY if call.capability in _BULKY else MAX_TEXT
+    return scrubbed(tools.transport.send(request, timeout=timeout, provider=provider, max_body=most), key)
 
 
 def _told(
@@ -352,11 +362,14 @@ def _stopped(run: _Run) -> RoutingError | None:
     return None
 
 
-def _timeout(run: _Run, provider: Provider) -> float:
-    """Seconds for the next call: the assignment's, else the provider's, else 60; the deadline bounds all."""
-    timeout = run.plan.assignment.timeout_seconds or provider.timeout_seconds or _TIMEOUT
+def _timeout(run: _Run, route: Route) -> float:
+    """Seconds for the next call: the assignment's, else the provider's, else 60; the deadline bounds all, and
+    a provider that hangs leaves a third of the time until then to the routes that follow."""
+    timeout = run.plan.assignment.timeout_seconds or route.provider.timeout_seconds or _TIMEOUT
     left = run.seconds_left()
-    return timeout if left is None else max(0.001, min(timeout, left))
+    if left is None:
+        return timeout
+    return max(0.001, min(timeout, left * _SHARE if _following(run, route) else left))
 
 
 def _wait_before_retry(run: _Run, route: Route, error: RoutingError, retries: int) -> float | None:
@@ -371,6 +384,8 @@ def _wait_before_retry(run: _Run, route: Route, error: RoutingError, retries: in
     left = run.seconds_left()
     if not wanted or wait > _LONGEST_WAIT or (left is not None and wait >= left):
         return None
+    if left is not None and isinstance(error, TimedOut) and _following(run, route):
+        return None  # what is left is theirs
     return wait if run.tools.budget.take(route.provider.id) else None
 
 

@@ -41,6 +41,7 @@ from routing.providers.wire import HttpRequest, HttpResponse
 from routing.values import Provider
 
 MAX_BODY = 64 * 1024 * 1024  # bytes, after decompression
+MAX_TEXT = 8 * 1024 * 1024  # of an answer that holds words only: a worker holds one for each thread
 _CONNECT = 5.0  # seconds
 _WRITE = 30.0
 _POOL = 5.0
@@ -114,11 +115,17 @@ class Transport:
         self._opened: list[tuple[threading.Thread, httpx.HTTPTransport]] = []
 
     def send(
-        self, request: HttpRequest, *, timeout: float, provider: Provider, heard: Heard | None = None
+        self,
+        request: HttpRequest,
+        *,
+        timeout: float,
+        provider: Provider,
+        max_body: int = MAX_BODY,
+        heard: Heard | None = None,
     ) -> HttpResponse:
         """A provider's answer; as `exchange`. `heard` is given what a stream of events says, as it comes."""
         name = f"Provider {provider.slug!r}"
-        peer = Peer(name, "base_url", provider.allow_private_network, _verifies(provider))
+        peer = Peer(name, "base_url", provider.allow_private_network, _verifies(provider), max_body)
         return self.exchange(request, timeout=timeout, peer=peer, heard=heard)
 
     def exchange(

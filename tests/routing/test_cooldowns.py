@@ -100,6 +100,33 @@ def test_a_429_rests_the_route_until_retry_after(
     assert _seconds(cooldowns, clock, route) == rests
 
 
+def test_after_a_pause_one_call_goes_ahead(cooldowns: Cooldowns, clock: Clock, route: Route) -> None:
+    paused = RateLimited("slow", status=429, retry_after=2)
+    cooldowns.refused(_call(route), paused)
+    clock.now += 2
+    assert _refusal(cooldowns, route) is None
+    ahead = _refusal(cooldowns, route)
+    assert isinstance(ahead, RateWait)
+    assert ahead.retry_after == 1.0
+
+    cooldowns.refused(_call(route), paused)
+    assert _seconds(cooldowns, clock, route) == 2.0
+    assert _refusal(cooldowns, route)
+
+    cooldowns.answered(_call(route))
+    assert [_refusal(cooldowns, route) for _ in range(3)] == [None] * 3
+
+
+def test_the_others_follow_after_a_second_without_a_refusal(
+    cooldowns: Cooldowns, clock: Clock, route: Route
+) -> None:
+    cooldowns.refused(_call(route), RateLimited("slow", status=429, retry_after=2))
+    clock.now += 2
+    assert _refusal(cooldowns, route) is None
+    clock.now += 1
+    assert [_refusal(cooldowns, route) for _ in range(3)] == [None] * 3
+
+
 def test_a_later_429_prolongs_the_pause_and_never_shortens_it(
     cooldowns: Cooldowns, clock: Clock, route: Route
 ) -> None:

@@ -19,7 +19,7 @@ from routing.errors import RoutingError, ServerError
 from routing.failover import execute
 from routing.limits import Limits, ProcessLimits
 from routing.retry_budget import RetryBudget
-from routing.transport import Transport
+from routing.transport import MAX_TEXT, Transport
 from routing.values import AttemptOutcome, Capability, Outcome, PassedOver, Plan, Request, Route
 from store.vault import Sealed
 from tests.routing import factories
@@ -355,6 +355,24 @@ def test_the_shortest_limit_ends_a_call(
 
 def _wait(event: threading.Event) -> None:
     event.wait(20)
+
+
+def test_words_have_less_room_than_sounds(bench: Bench) -> None:
+    with scripted((200, chat("a" * MAX_TEXT))) as server:
+        outcome = bench.run(factories.plan(_route(server), max_retries=0))
+    assert outcome.error_class == "server_error"
+    assert "exceeds 8,388,608 bytes" in (outcome.error_message or "")
+
+
+def test_a_provider_that_hangs_leaves_time_for_its_backup(bench: Bench) -> None:
+    release = threading.Event()
+    with scripted((200, chat())) as hung, scripted((200, chat())) as well:
+        hung.gate = lambda: _wait(release)
+        plan = factories.plan(_route(hung), _route(well), max_retries=3)
+        outcome = bench.run(plan, factories.request(deadline=time.monotonic() + 1.5))
+        release.set()
+    assert _classes(outcome) == ["timeout", None]
+    assert 900 <= outcome.attempts[0].latency_ms < 1400
 
 
 def test_a_lost_lease_stops_the_run_between_tries(bench: Bench) -> None:
