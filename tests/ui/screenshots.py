@@ -42,6 +42,7 @@ PAGES: Mapping[str, str] = {
     "assignments": "/assignments",
     "assignment": "/assignments/daily_zodiac_text",
     "features": "/features",
+    "budgets": "/budgets",
     "integrations": "/integrations",
     "people": "/people",
     "tokens": "/tokens",
@@ -108,6 +109,13 @@ def _filled(machine: Machine) -> dict[str, str]:
             if each["feature_name"] in ("tarot_reading", "cv_draft", "analytics_insights"):
                 targets = [{"model_id": models[(at + place) % len(models)]["id"]} for place in range(2)]
                 api.call("PATCH", f"/api/v1/feature-assignments/{each['id']}", {"targets": targets})
+        for scope, scope_id, period, limit, action in (
+            ("feature", "daily_zodiac_text", "day", "12.50", "defer"),
+            ("provider", models[1]["provider_id"], "month", "40", "downgrade"),
+            ("user", None, "month", "2", "block"),
+        ):
+            whose = {"scope": scope, "scope_id": scope_id, "period": period}
+            make("/budgets", {**whose, "limit_usd": limit, "action": action})
         make("/integrations", {"name": "pager", "type": "webhook", "endpoint": "https://example.com/pager"})
         busy.work(db, models, served)
     time.sleep(_COUNTING_SECONDS)

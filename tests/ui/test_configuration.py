@@ -94,3 +94,27 @@ def test_an_integration_is_made_tried_changed_and_removed(keeper: Visit) -> None
     keeper.told("Integration saved")
     keeper.press("Delete", confirm=True)
     keeper.told("walk hook is deleted")
+
+
+@pytest.mark.clicks("/budgets/new", "/budgets/{budget_id}/edit", "/budgets/{budget_id}/delete")
+def test_a_budget_is_made_changed_and_removed(keeper: Visit) -> None:
+    keeper.expecting |= {422}
+    page = keeper.open("/budgets/new")
+    page.select_option("[name='scope']", "feature")
+    keeper.fill(scope_id="no_such_feature", limit_usd="12.50")
+    keeper.press("Save")
+    expect(page.locator(".error").first).to_contain_text("There is no feature 'no_such_feature'")
+    assert not barriers(page)
+    page.select_option("[name='action']", "defer")
+    keeper.fill(scope_id="tarot_reading", alert_percent="50, 100")
+    keeper.press("Save")
+    keeper.told("The budget for tarot_reading is there")
+    keeper.follow("tarot_reading")
+    keeper.fill(limit_usd="20", limit_tokens="100000")
+    keeper.press("Save")
+    keeper.told("Budget saved")
+    row = page.locator("tr", has_text="tarot_reading")
+    with page.expect_navigation():
+        row.get_by_role("button", name="Delete").click()
+        page.locator("dialog#confirm").get_by_role("button", name="Yes").click()
+    keeper.told("The budget for tarot_reading is gone")

@@ -40,6 +40,9 @@ def done(machine: Machine) -> dict[str, str]:
             "/api/v1/integrations",
             {"name": "hook", "type": "webhook", "endpoint": "https://example.com/hook"},
         )
+        budget = api.call(
+            "POST", "/api/v1/budgets", {"scope": "global", "limit_usd": "250", "limit_tokens": 5_000_000}
+        )
         work: list[tuple[str, Mapping[str, object]]] = [
             ("daily_zodiac_tts", {"text": "The stars are kind to you today."}),
             ("content_moderation", {"text": "What a lovely day."}),
@@ -65,6 +68,7 @@ def done(machine: Machine) -> dict[str, str]:
         "sandbox_id": sandbox["id"],
         "model_id": model["id"],
         "integration_id": integration["id"],
+        "budget_id": budget["id"],
         "feature": "daily_zodiac_text",
         "name": "daily_zodiac_text",
         "admin_id": people[0]["id"],
