@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import PlainTextResponse
 from sqlalchemy.orm import Session
 
-from admin_api import job_actions, jobs
+from admin_api import job_actions, job_events, jobs
 from admin_api.attempts import AttemptQuery, UsageAttempt, list_attempts
 from admin_api.explain import Explanation, explained
 from admin_api.job_bodies import Tokens, shown, tokens
@@ -124,6 +125,19 @@ def retry(job_id: UUID, caller: Current, using: Using) -> Response:
 def artifact(job_id: UUID, request: Request, caller: Current, using: Using) -> Response:
     """What the job made beside its record, by byte ranges, for players."""
     return jobs.get_artifact(job_id, request, caller, using)
+
+
+@router.get("/jobs/{job_id}/events")
+@allow_reading
+def events(
+    job_id: UUID,
+    request: Request,
+    caller: Current,
+    using: Using,
+    last_event_id: Annotated[str | None, Header(max_length=50)] = None,
+) -> Response:
+    """What the job says while it runs, as the API tells it, for `follow.js`."""
+    return job_events.follow_job(job_id, request, caller, using, last_event_id)
 
 
 @router.get("/jobs/{job_id}/record.json")

@@ -17,7 +17,7 @@ from admin_api.features import Feature, FeatureQuery, get_feature, list_features
 from admin_api.job_bodies import JobBody
 from admin_api.jobs import allow_enqueueing, enqueue_job, found
 from admin_api.pages.again import again_of
-from admin_api.pages.controls import Filled, Tweak
+from admin_api.pages.controls import Control, Filled, Tweak
 from admin_api.pages.forms import Form, Group, View
 from admin_api.pages.job import sight
 from admin_api.pages.job_results import pretty
@@ -44,6 +44,9 @@ SENDER = Form(
 )
 """What of a job is no input."""
 
+STREAM = Control.of("stream", JobBody.model_fields["stream"], Tweak(label="Show as it is written", help=""))
+"""For features that answer with text."""
+
 
 class Wanted(BaseModel):
     """What the page is asked to show: a feature, the input of a job that is `like` it, and the `job` that was
@@ -58,12 +61,13 @@ class Wanted(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The form of a job to be: the fields of its input, and the others. `problem`: why it was refused, where
-    that stands at no field."""
+    """The form of a job to be: the fields of its input, and the others; `stream` where there is text to show.
+    `problem`: why it was refused, where that stands at no field."""
 
     feature: Feature
     input: list[Filled]
     sender: View
+    stream: Filled | None
     problem: str
 
 
@@ -142,7 +146,12 @@ def _draft(request: Request, feature: Feature, given: JobBody, typed: SentForm |
     sender = SENDER.view(request, given, typed=typed)
     marked = [*fields, *(each for group in sender.groups for each in group.fields)]
     is_marked = any(each.error for each in marked)
-    return Draft(feature, fields, sender, "" if again is None or is_marked else again.problem.detail)
+    stream = (
+        Filled(STREAM, True if typed is None else STREAM.typed(typed))
+        if feature.capability == "text"
+        else None
+    )
+    return Draft(feature, fields, sender, stream, "" if again is None or is_marked else again.problem.detail)
 
 
 def _body(feature: Feature, sent: SentForm) -> JobBody:
@@ -155,7 +164,9 @@ def _body(feature: Feature, sent: SentForm) -> JobBody:
         unread += refused.errors
     told = {name: value for name, value in more.items() if value is not None}
     try:
-        made = JobBody.model_validate({**told, "feature": feature.name, "input": document})
+        made = JobBody.model_validate(
+            {**told, **STREAM.read(sent), "feature": feature.name, "input": document}
+        )
     except ValidationError as error:
         named = {each.field for each in unread}
         unread += [each for each in field_errors(error) if each.field not in named]

@@ -17,7 +17,7 @@ MOST_REQUESTS = 8
 WIDTHS = (1360, 3840, 360)
 
 _DOOR = ("/", "/login", "/login/code")  # lead on who is logged in
-_NO_PAGE = re.compile(r"artifact|\.csv|\.json|download|^/static|^/account/second-factor")
+_NO_PAGE = re.compile(r"artifact|/events$|\.csv|\.json|download|^/static|^/account/second-factor")
 """What answers with other things than HTML, and what is shown only as the answer to a form."""
 
 MORE = (

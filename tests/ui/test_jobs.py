@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
+from standalone.api_client import ApiClient
 from standalone.up import FIRST_ADMIN
 from tests.ui.browser import Visit, barriers
 from tests.ui.conftest import Installation
@@ -27,6 +30,34 @@ def test_a_job_is_run_in_the_playground_and_its_answer_appears(keeper: Visit) ->
 
     expect(page.locator("#answer")).not_to_be_empty()
     assert page.locator("#answer b").count() == 0, "what a model writes is text"
+
+
+@pytest.fixture
+def slow(installation: Installation) -> Iterator[None]:
+    """Providers write a byte at a time."""
+    machine = installation.machine
+    with machine.api(machine.command("token", "admin", "--email", FIRST_ADMIN, "--mfa").strip()) as api:
+        sandbox = urlsplit(api.call("GET", f"/api/v1/providers/{installation.ids['sandbox_id']}")["base_url"])
+    with closing(ApiClient(f"{sandbox.scheme}://{sandbox.netloc}")) as faults:
+        faults.call("POST", "/_sandbox/faults", {"protocol": "*", "mode": "drip", "seconds": 0.002})
+        yield
+        faults.call("DELETE", "/_sandbox/faults")
+
+
+@pytest.mark.clicks("/playground")
+@pytest.mark.usefixtures("slow")
+def test_a_text_is_shown_as_it_is_written(keeper: Visit) -> None:
+    page = keeper.open("/playground?feature=chat_assistant")
+    assert page.get_by_label("Show as it is written").is_checked()
+
+    keeper.press("Run")
+
+    written = page.locator("[data-follow]")
+    expect(written).not_to_be_empty()
+    begun = written.inner_text()
+    expect(page.locator("#answer")).to_contain_text(begun, timeout=60_000)
+    assert len(page.locator("#answer").inner_text()) > len(begun), "it was shown while it was written"
+    assert page.locator("[data-follow]").count() == 0
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from admin_api.pages.route import SentForm
 from admin_api.pages.schema_forms import SchemaForm
 from tests.admin_api.conftest import Api, People
 from tests.admin_api.nouns import assigned, feature_body
-from tests.admin_api.pages.conftest import Browser, said
+from tests.admin_api.pages.conftest import Browse, Browser, said
 from tests.admin_api.test_jobs import finish
 
 SCHEMA = {
@@ -121,6 +121,36 @@ def test_a_job_is_run_and_watched_on_the_same_page(desk: Browser, api: Api, peop
     assert "data-poll" not in answer.text
     assert '<div class="output" dir="auto" id="answer">مرحبا</div>' in answer.text
     assert "120 ms" in said(answer)
+
+
+def test_texts_are_followed_as_they_are_written_unless_somebody_objects(
+    desk: Browser, api: Api, people: People
+) -> None:
+    ready(api)
+    assert 'name="stream" value="on" checked' in desk.get(ADDRESS).text
+    location = desk.post(ADDRESS, {**typed(), "stream": "on"}).headers["location"]
+    desk.post(ADDRESS, typed())
+    assert people.run("SELECT stream FROM jobs ORDER BY id") == [(True,), (False,)]
+    refused = desk.post(ADDRESS, typed(count="0")).text
+    assert 'name="stream" value="on">' in refused
+
+    job_id = location.rpartition("=")[2]
+    assert f'aria-live="polite" data-follow="/jobs/{job_id}/events"' in desk.get(location).text
+    assert 'name="stream"' not in desk.get("/playground?feature=text_embedding").text
+    finish(people, job_id, result=Jsonb({"text": "Hello"}), provider="p", model="m0")
+    answer = desk.get(f"/jobs/{job_id}/events", headers={"Accept": "text/event-stream"})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.text == (
+        'event: text\ndata: {"text": "Hello"}\n\nevent: done\ndata: {"state": "succeeded"}\n\n'
+    )
+    assert "data-follow" not in desk.get(location).text
+
+
+def test_strangers_follow_no_job(browse: Browse, api: Api) -> None:
+    ready(api)
+    body = {"feature": "greeting", "input": {"sign": "aries", "cards": ["The Sun"]}}
+    job_id = api.made("/jobs", body)["id"]
+    assert browse().get(f"/jobs/{job_id}/events").status_code == 303
 
 
 def test_what_is_wrong_stands_at_its_field(desk: Browser, api: Api, people: People) -> None:

@@ -40,7 +40,7 @@ MORE = (
     *("/setup/test?provider={provider_id}", "/setup/assign?provider={provider_id}&model={model_id}"),
 )
 NO_PAGE = re.compile(
-    r"artifact|\.csv|\.json|download|^/static|^/account/second-factor|^/login|^/setup/|^/test/|^/$"
+    r"artifact|/events$|\.csv|\.json|download|^/static|^/account/second-factor|^/login|^/setup/|^/test/|^/$"
 )
 
 
@@ -118,6 +118,7 @@ def test_every_page_of_a_busy_installation_is_small(
         "name": "emergency_assistant",
         "admin_id": admin_id,
         "integration_id": api.get("/integrations").json()["items"][0]["id"],
+        "budget_id": api.made("/budgets", {"scope": "global", "period": "day", "limit_usd": "9"})["id"],
         "entry_id": api.get("/audit?noun=models").json()["items"][0]["id"],
     }
     paths = [*(path for path in route.pages() if not NO_PAGE.search(path)), *MORE]
