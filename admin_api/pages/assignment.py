@@ -30,9 +30,10 @@ from admin_api.pages.model_names import Models, known_models
 from admin_api.pages.prompt_preview import default_user, members_of, previewed
 from admin_api.pages.render import page
 from admin_api.pages.route import PageRoute, Sent, SentForm, changes, done
+from admin_api.pages.variants import DAYS, variants
 from admin_api.pagination import PageQuery
 from admin_api.security import Current, Principal, allow_reading, allow_writing
-from admin_api.services import Using
+from admin_api.services import Using, services
 from admin_api.sessions import Reading, Writing, configuration_version, writing
 from admin_api.versions import Rollback, list_versions, newest, roll_back
 
@@ -195,6 +196,8 @@ def _shown(
         default_user=default_user(feature),
         preview=previewed(feature, draft.system, draft.user, draft.sample),
         asked=asked,
+        variants=variants(stored, models, services(request)) if stored else [],
+        days=DAYS,
         **_history(stored, asked, request, session, caller),
     )
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
+from admin_api.pages.formats import DASH
+from store.settings import Settings
 from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.nouns import assigned, feature_body, model_body, provider_body
 from tests.admin_api.pages.conftest import Browser, said
+from tests.usage_rows import Ledger, call
 
 FEATURE = "tarot_reading"
 PAGE = f"/assignments/{FEATURE}"
@@ -279,6 +284,33 @@ def test_the_page_tells_who_would_win_and_why_others_would_not(desk: Browser, ap
     assert re.search(r"m1 p-tarot-reading wins", text)
     assert re.search(r"m2 p-tarot-reading backup", text)
     assert 'value="free"' in desk.get(PAGE + "?plan=free").text
+
+
+def test_the_variants_of_a_weighted_assignment_are_compared(
+    desk: Browser, api: Api, settings: Settings
+) -> None:
+    made = assigned(api, models=3)
+    assert "Variants" not in said(desk.get(PAGE))
+    weighted = [{"model_id": each["model_id"], "weight": n} for n, each in enumerate(made["targets"])]
+    api.patch(f"/feature-assignments/{made['id']}", {"strategy": "weighted", "targets": weighted})
+    one = {"feature": FEATURE, "provider": OWN, "model": "m1"}
+    with closing(Ledger(settings)) as ledger:
+        ledger.record(
+            *(call(**one, cost_usd="0.03") for _ in range(2)),
+            call(**one, outcome="failed", error_class="timeout", cost_usd=None),
+            call(**{**one, "model": "m2"}, cost_usd="0.01"),
+            call(**{**one, "model": "m3"}, cost_usd="9"),
+            call(**one, finished_at=datetime.now(UTC) - timedelta(days=8), cost_usd="9"),
+        )
+
+    told = said(desk.get(PAGE))
+
+    for row in (
+        rf"m0 0 % 0 % 0( {DASH}){{3}}",
+        r"m1 33\.3 % 75 % 3 66\.7 % 120 ms \$0\.03 \$0\.06 \+\?",
+        r"m2 66\.7 % 25 % 1 100 %",
+    ):
+        assert re.search(f"{OWN}/{row}", told), told[told.index("Variants") :]
 
 
 def test_versions_are_compared_and_returned_to(desk: Browser, api: Api, people: People) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID
 
@@ -76,6 +77,21 @@ def test_tries_and_the_route_are_told(desk: Browser, api: Api, people: People) -
     ):
         assert words in said(answer), words
     assert said(answer).index("Too busy") < said(answer).index("It keeps failing")
+    assert "<script>alert" not in answer.text
+
+
+def test_the_routes_that_were_considered_are_told(desk: Browser, api: Api, people: People) -> None:
+    assigned(api)
+    assert "There was nothing to choose between." in said(desk.get(ended(api, people)))
+    routing = {
+        "strategy": "least_used",
+        "routes": [{"provider": "acme", "model": "m7"}, {"provider": "acme", "model": "m8"}],
+        "passed_over": [{"provider": "zeta", "model": "m9", "error_class": "budget", "reason": EVIL}],
+    }
+    answer = desk.get(ended(api, people, routing=Jsonb(routing)))
+    assert re.search(
+        r"Strategy least used: .*? m7 acme first m8 acme then m9 zeta passed over budget", said(answer)
+    )
     assert "<script>alert" not in answer.text
 
 
