@@ -31,6 +31,9 @@ _PAGES: Mapping[str, tuple[str, str]] = {
     "models": ("/models/{model_id}", "/models/{id}"),
     "jobs": ("/jobs/{job_id}", "/jobs/{id}"),
     "queues": ("/queues", "/queues"),
+    "budgets": ("/budgets", "/budgets"),
+    "features": ("/usage", "/usage?days=7&feature={id}"),
+    "usage": ("/usage", "/usage?days=7"),
 }
 """Where a noun is shown: the route of its page, and the address."""
 
