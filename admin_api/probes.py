@@ -1,10 +1,8 @@
-"""Tries a provider: its protocol's free credential check, really sent."""
+"""Tries a provider because somebody asks for it."""
 
 from __future__ import annotations
 
-import json
-import time
-from typing import Any
+from dataclasses import asdict
 from uuid import UUID
 
 import psycopg
@@ -13,17 +11,10 @@ from pydantic import BaseModel
 
 from admin_api.refusals import NotFound
 from admin_api.services import Services
-from routing.errors import RoutingError, ServerError
-from routing.providers import classify, probe, second_probe
-from routing.providers.wire import HttpResponse, scrubbed
+from routing import probing
 from routing.transport import Transport
 from routing.values import Provider
 from store.database import Role, conninfo
-from store.vault import Sealed
-
-_TIMEOUT_SECONDS = 15.0
-_MODELS_SHOWN = 20
-_REFUSED = (401, 403)
 
 
 class Verdict(BaseModel):
@@ -39,45 +30,7 @@ class Verdict(BaseModel):
 
 def probed(transport: Transport, provider: Provider, key: str | None) -> Verdict:
     """Ask the provider for its models. Whatever it answers is a verdict, not an error."""
-    started = time.monotonic()
-    response: HttpResponse | None = None
-    try:
-        response = _answer(transport, provider, key)
-        if response.status >= 400:
-            raise classify(provider, response)
-        models = _models(response)
-    except RoutingError as error:
-        return Verdict(
-            ok=False,
-            status=response.status if response else None,
-            latency_ms=_since(started),
-            error_class=error.error_class,
-            message=error.message,
-        )
-    return Verdict(
-        ok=True,
-        status=response.status,
-        latency_ms=_since(started),
-        message="The provider answered." if models else "The provider answered, but lists no models.",
-        models=models[:_MODELS_SHOWN],
-    )
-
-
-def _answer(transport: Transport, provider: Provider, key: str | None) -> HttpResponse:
-    """What the provider answers; where it refuses the key, to a question for which less of one suffices."""
-    until = time.monotonic() + _TIMEOUT_SECONDS
-    first = transport.send(probe(provider, key), timeout=_TIMEOUT_SECONDS, provider=provider)
-    second = second_probe(provider, key) if first.status in _REFUSED else None
-    if second is None:
-        return scrubbed(first, key)
-    left = max(0.001, until - time.monotonic())
-    return scrubbed(transport.send(second, timeout=left, provider=provider), key)
-
-
-_STORED = """
-SELECT id, slug, type AS protocol, base_url, api_version, organization, settings, sealed_key, key_version,
-       allow_shared_for_normal_admins, allow_private_network, timeout_seconds, is_active
-FROM ai_providers WHERE id = %s"""
+    return Verdict(**asdict(probing.probed(transport, provider, key)))
 
 
 def stored_provider(using: Services, provider_id: UUID) -> tuple[Provider, str | None]:
@@ -90,48 +43,7 @@ def stored_provider(using: Services, provider_id: UUID) -> tuple[Provider, str |
     """
     target = conninfo(using.settings.database(), Role.WORKER, application="orrery api test")
     with psycopg.connect(target, autocommit=True, row_factory=dict_row) as db:
-        row = db.execute(_STORED, [provider_id]).fetchone()
-    if row is None:
+        found = probing.stored(db, using.vault, provider_id)
+    if found is None:
         raise NotFound(f"There is no provider {provider_id}.")
-    blob = row.pop("sealed_key")
-    provider = Provider(sealed_key=None if blob is None else Sealed(blob), **row)
-    if provider.sealed_key is None:
-        return provider, None
-    key = using.vault.open(
-        provider.sealed_key,
-        table="ai_providers",
-        row=str(provider.id),
-        field="api_key",
-        version=provider.key_version,
-    )
-    return provider, key
-
-
-def _since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)
-
-
-def _models(response: HttpResponse) -> list[str]:
-    """Ids of a model list: `{"data": [{"id": ...}]}`, Google's `{"models": [{"name": ...}]}`, or a bare list
-    where a vendor answers one.
-
-    Raises ServerError for what is no JSON: then base_url leads to some web page.
-    """
-    try:
-        document: Any = json.loads(response.body)
-    except (ValueError, RecursionError):
-        raise ServerError(
-            "The address answered, but not with JSON. Check base_url: see the vendor's own client.",
-            status=response.status,
-        ) from None
-    entries = document.get("data", document.get("models")) if isinstance(document, dict) else document
-    if not isinstance(entries, list):
-        return []
-    ids = (_model_id(entry) for entry in entries if isinstance(entry, dict))
-    return [model_id for model_id in ids if model_id is not None]
-
-
-def _model_id(entry: dict[str, Any]) -> str | None:
-    named = (entry.get(name) for name in ("id", "model_id", "name"))
-    found = next((name for name in named if isinstance(name, str)), None)
-    return None if found is None else found.removeprefix("models/")
+    return found

@@ -43,6 +43,16 @@ class LastError(BaseModel):
     message: str | None
 
 
+class LastProbe(BaseModel):
+    """The newest question for the provider's models, which a worker asks where nobody called it for a while.
+    `error`: why it was not answered."""
+
+    at: datetime
+    ok: bool
+    latency_ms: int
+    error: str | None
+
+
 class Breaker(BaseModel):
     """A worker process's breaker. Those that have been closed since their process started are left out."""
 
@@ -52,7 +62,7 @@ class Breaker(BaseModel):
 
 
 class ProviderHealth(BaseModel):
-    """A provider's health, from the calls that were made anyway: nothing is called to find out.
+    """A provider's health: its status comes from the calls that were made anyway.
 
     `down`: a worker's breaker is open, or no call of the last five minutes succeeded. `degraded`: a tenth of
     them failed, or a breaker is half-open. `unknown`: there were none.
@@ -64,6 +74,7 @@ class ProviderHealth(BaseModel):
     last_success_at: datetime | None
     last_error: LastError | None
     breakers: list[Breaker]
+    last_probe: LastProbe | None
 
 
 class Limits(BaseModel):
@@ -153,6 +164,7 @@ def shown(provider_id: UUID, found: Health) -> ProviderHealth:
         last_success_at=found.last_success_at,
         last_error=error and LastError(**{"class": error.error_class}, at=error.at, message=error.message),
         breakers=[fields.shown(Breaker, breaker) for breaker in found.breakers],
+        last_probe=found.last_probe and fields.shown(LastProbe, found.last_probe),
     )
 
 

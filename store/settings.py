@@ -65,6 +65,10 @@ class Settings(BaseSettings):
         default=30, gt=0, description="Pause before an open breaker's probe."
     )
 
+    probe_seconds: float = Field(
+        default=300, ge=0, description="Pause after a call of a provider before it is probed; 0: never."
+    )
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: object) -> object:

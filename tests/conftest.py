@@ -104,6 +104,7 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
         redis_url=SecretStr(redis_url),
         feeder_seconds=0.1,
         grace_seconds=5,
+        probe_seconds=0,
     )
 
 

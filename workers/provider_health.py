@@ -50,6 +50,16 @@ class BreakerState:
 
 
 @dataclass(frozen=True, slots=True)
+class LastProbe:
+    """The newest probe: whether the provider answered, after how many milliseconds, else why not."""
+
+    at: datetime
+    ok: bool
+    latency_ms: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """A provider's health."""
 
@@ -57,6 +67,7 @@ class Health:
     last_success_at: datetime | None
     last_error: LastError | None
     breakers: Sequence[BreakerState]
+    last_probe: LastProbe | None
 
 
 def health(db: Database, provider_id: UUID) -> Health:
@@ -82,6 +93,7 @@ def healths(db: Database, provider_ids: Sequence[UUID]) -> dict[UUID, Health]:
                 BreakerState(row["worker"], row["state"], row["changed_at"])
                 for row in breakers.get(provider_id, [])
             ],
+            last_probe=_last_probe(last.get(provider_id, {})),
         )
         for provider_id in provider_ids
     }
@@ -98,6 +110,14 @@ def _last_error(last: Mapping[str, Any]) -> LastError | None:
     if last.get("last_error_at") is None:
         return None
     return LastError(last["last_error_at"], last["last_error_class"], last["last_error_message"])
+
+
+def _last_probe(last: Mapping[str, Any]) -> LastProbe | None:
+    if last.get("last_probe_ok") is None:
+        return None
+    return LastProbe(
+        last["last_probe_at"], last["last_probe_ok"], last["last_probe_ms"], last["last_probe_error"]
+    )
 
 
 def _window(rows: Sequence[DictRow]) -> Window:

@@ -23,6 +23,7 @@ from workers.courier import Courier
 from workers.doorbells import LANES, Doorbells
 from workers.feeder import Feeder
 from workers.presence import Presence
+from workers.prober import Prober
 from workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ class WorkerProcess:
         self._courier = Courier(
             self._runtime.pool, tools.transport, tools.vault, pause_seconds=settings.feeder_seconds
         )
+        self._prober = Prober(
+            self._runtime.pool, tools.transport, tools.vault, pause_seconds=settings.probe_seconds
+        )
         self._doorbells = Doorbells(settings.redis())
         self._isolation = Isolation(settings.environment(), most=min(threads, MOST_PROCESSES))
         self._feeder = Feeder(
@@ -90,6 +94,7 @@ class WorkerProcess:
         self._feeder.start()
         self._clerk.start()
         self._courier.start()
+        self._prober.start()
         self._worker.start()
 
     def stop(self) -> None:
@@ -99,6 +104,7 @@ class WorkerProcess:
         self._isolation.terminate()  # its processes' grace time runs beside ours, who may be done at once
         self._feeder.stop()
         self._courier.stop()
+        self._prober.stop()
         try:
             self._worker.stop(timeout=int(self._grace_seconds * 1000))
         except redis.RedisError as error:  # dramatiq cannot give doorbells back: they ring again

@@ -110,6 +110,7 @@ FUNCTIONS = {  # those that run as the owner, and who may call them
     "prune_budgets": {"worker"},
     "raise_alert": {"worker"},
     "raise_budget_alerts": set(),
+    "raise_cost_anomalies": {"worker"},
     "raise_retiring_models": {"worker"},
     "raise_unserved_lanes": {"super_admin", "admin", "api", "worker"},
     "reserve_budget": {"worker"},

@@ -176,3 +176,20 @@ def test_last_errors_and_breakers_are_shown(desk: Browser, people: People, store
     page = desk.get(f"/providers/{stored['id']}")
     assert "server error" in said(page)
     assert 'dir="auto">تعذر &lt;b&gt;' in page.text
+
+
+def test_the_last_probe_is_told(desk: Browser, api: Api, people: People, stored: Json) -> None:
+    path = f"/providers/{stored['id']}"
+    assert "Last probe none yet" in said(desk.get(path))
+    assert api.get(f"{path}/health").json()["last_probe"] is None
+    people.run(
+        "INSERT INTO provider_health (provider_id, last_probe_at, last_probe_ok, last_probe_ms) "
+        "VALUES (%s, now(), true, 34)",
+        [stored["id"]],
+    )
+    assert "answered after 34 ms" in said(desk.get(path))
+    people.run("UPDATE provider_health SET last_probe_ok = false, last_probe_error = 'تعذر <b>'")
+    assert 'dir="auto">تعذر &lt;b&gt;' in desk.get(path).text
+    health = api.get(f"{path}/health").json()
+    assert (health["last_probe"]["ok"], health["last_probe"]["error"]) == (False, "تعذر <b>")
+    assert health["status"] == "unknown", "a probe is no call"
