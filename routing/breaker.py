@@ -281,7 +281,8 @@ class _Circuit(pybreaker.CircuitBreakerListener):
             raise CircuitOpen(_TESTING)
         if self.state == OPEN and now < self._retry_at:
             wait = self._retry_at - now
-            raise CircuitOpen(f"The provider keeps failing; it is tried again in {wait:.0f} s.")
+            message = f"The provider keeps failing; it is tried again in {wait:.0f} s."
+            raise CircuitOpen(message, retry_after=wait)
 
     def _admitted(self, probe: str | None, probe_seconds: float) -> Permit:
         if self.state == CLOSED:  # somebody else's probe succeeded while we asked

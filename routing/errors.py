@@ -236,11 +236,16 @@ class ConnectionFailed(ProviderError):
 
 
 class CircuitOpen(RoutingError):
-    """The provider is known to be down; no call was made and none was counted."""
+    """The provider is known to be down; no call was made and none was counted. It is tried again in
+    `retry_after` seconds, where that is known: a job need not come back before."""
 
     error_class = "overloaded"
     tries_backup = True
     retryable = True
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class RateWait(RoutingError):

@@ -253,3 +253,17 @@ def test_a_listener_may_ask_for_the_state(clock: Clock) -> None:
     watched = Breakers(clock=clock, on_change=on_change)
     _opened(watched)  # told outside of the locks, or this would hang
     assert seen == ["open"]
+
+
+def test_who_is_refused_is_told_when_to_come_back() -> None:
+    now = [100.0]
+    breakers = Breakers(cooldown=30, clock=lambda: now[0])
+    provider = uuid4()
+    for _ in range(5):
+        breakers.admit(provider, probe_seconds=1).failed(ServerError("down", status=500))
+    now[0] += 10
+
+    with pytest.raises(CircuitOpen) as refused:
+        breakers.admit(provider, probe_seconds=1)
+
+    assert refused.value.retry_after == pytest.approx(20)
