@@ -25,7 +25,16 @@ Kind: TypeAlias = Literal[
     "model_retires",
     "model_retired",
     "lane_unserved",
+    "budget",
+    "cost_anomaly",
 ]
+
+
+ANOMALY_TIMES = 3
+"""How many times the usual a day has to cost to be an anomaly, ..."""
+
+ANOMALY_USD = 1
+"""... and how many dollars more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,11 @@ def raise_unserved_lanes(db: Connection[DictRow]) -> None:
 def raise_retiring_models(db: Connection[DictRow]) -> None:
     """Raise an alert about each model that is assigned, and retired within 30 days, or already."""
     db.execute("SELECT raise_retiring_models()")
+
+
+def raise_cost_anomalies(db: Connection[DictRow]) -> None:
+    """Raise an alert about all calls, and each feature, that cost much more today than usual by this hour."""
+    db.execute("SELECT raise_cost_anomalies(%s, %s)", [ANOMALY_TIMES, ANOMALY_USD])
 
 
 def page(

@@ -2,7 +2,8 @@
 
     each second    breakers that changed; the calls since the last count, if it is this process's turn
     each beat      that the process lives
-    now and then   alerts about lanes nobody serves and models that retire; what is too old goes
+    now and then   alerts about lanes nobody serves, models that retire, and days that cost more than usual;
+                   what is too old goes
 
 It is a thread of its own, so that a long count holds up neither doorbells nor heartbeats, and nothing that
 goes wrong here harms a job.
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 2.0  # with a database that went away, where the process has to stop
 _LOOK_SECONDS = 30.0
 _HOUSE_SECONDS = 600.0
+_COSTS_SECONDS = 3600.0
 
 
 class Clerk:
@@ -76,6 +78,7 @@ class Clerk:
         self._next_beat = 0.0
         self._next_look = time.monotonic() + _LOOK_SECONDS  # when all start at once, others are still to come
         self._next_house = 0.0
+        self._next_costs = 0.0
         self._arrived = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work_on, name="clerk", daemon=True)
@@ -126,6 +129,9 @@ class Clerk:
                 rollup.prune(db)
                 spending.prune(db)
                 presence.forget_lost(db)
+            if now >= self._next_costs:
+                self._next_costs = now + _COSTS_SECONDS
+                alerts.raise_cost_anomalies(db)
         self._count()
 
     def _count(self) -> None:

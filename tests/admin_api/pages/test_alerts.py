@@ -27,8 +27,11 @@ def test_where_nothing_is_wrong_the_page_says_so(desk: Browser) -> None:
 def test_open_alerts_lead_to_what_they_are_about(desk: Browser, people: People) -> None:
     job = raised(people, "poison_job", "jobs", EVIL)
     raised(people, "lane_unserved", "queues", "لا يوجد عامل")
+    feature = raised(people, "cost_anomaly", "features", "Dear.")
+    raised(people, "cost_anomaly", "usage", "All dear.")
     answer = desk.get("/alerts")
-    assert f'href="/jobs/{job}"' in answer.text
+    for address in (f"/jobs/{job}", f"/usage?days=7&amp;feature={feature}", "/usage?days=7"):
+        assert f'href="{address}"' in answer.text
     assert '<p dir="auto">لا يوجد عامل</p>' in answer.text
     assert "3 times" in said(answer)
     assert "<script>alert" not in answer.text
