@@ -176,8 +176,10 @@ class Stage:
         """Enqueue jobs, only as many at a time as the workers soon begin. The jobs, and what each worker's
         memory came to."""
         client, ids, peaks = Client(self._settings), list[UUID](), self._resident()
+        give_up = time.monotonic() + 60 + jobs / 5
         with self._connection() as db:
             while (ended := _count(db, ids)) < jobs:
+                assert time.monotonic() < give_up, "jobs do not end"
                 for _ in range(min(jobs - len(ids), self._waiting - (len(ids) - ended))):
                     ids.append(client.enqueue(FEATURE, INPUT, deadline_seconds=seconds))
                 peaks = [max(pair) for pair in zip(peaks, self._resident(), strict=True)]
