@@ -53,7 +53,7 @@ BROWNOUTS = (
     Brownout("1 byte/s", "drip", {"seconds": 1.0}),
     Brownout("reset", "reset"),  # now that no thread has a connection left, whose loss it would try again
     Brownout("content-length too small", "length"),
-    Brownout("content-length too large", "length", {"bytes": 100_000}, timeout=1.0),
+    Brownout("content-length too large", "length", {"bytes": 100_000}, timeout=0.5),
     Brownout("200 with an error", "error_body", {"status": 500}),
     Brownout("1 GB body", "huge"),
 )
@@ -157,7 +157,7 @@ class Stage:
         sick = self._sick.calls()
         with self._connection() as db:
             ended = db.execute(_ENDED, [ids]).fetchone()
-            called = db.execute(_CALLED, {"ids": ids}).fetchone()
+            called = db.execute(_CALLED, [ids]).fetchone()
         assert ended is not None
         assert called is not None
         return Figures(
@@ -206,12 +206,18 @@ SELECT count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
 FROM job_history WHERE id = ANY(%s)"""
 
 _CALLED = f"""
+WITH calls AS MATERIALIZED (
+    SELECT worker, model, status, latency_ms, started_at, finished_at FROM ai_usage_analytics
+    WHERE called AND job_id = ANY(%s)
+), refused AS MATERIALIZED (
+    SELECT worker, model, finished_at FROM calls WHERE status = 429
+)
 SELECT max(latency_ms) AS longest, count(*) FILTER (WHERE EXISTS (
-    SELECT FROM ai_usage_analytics AS refused
-    WHERE refused.status = 429 AND refused.worker = call.worker AND refused.model = call.model
-        AND call.started_at > refused.finished_at AND refused.job_id = ANY(%(ids)s)
-        AND call.started_at < refused.finished_at + {RETRY_AFTER} * interval '1 second')) AS early
-FROM ai_usage_analytics AS call WHERE called AND job_id = ANY(%(ids)s)"""
+    SELECT FROM refused
+    WHERE refused.worker = calls.worker AND refused.model = calls.model
+        AND calls.started_at > refused.finished_at
+        AND calls.started_at < refused.finished_at + {RETRY_AFTER} * interval '1 second')) AS early
+FROM calls"""
 
 
 def _early(calls: list[dict[str, Any]]) -> int:
