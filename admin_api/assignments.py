@@ -313,7 +313,7 @@ def _check_weights(strategy: str, targets: Sequence[Target]) -> None:
 
 
 def _set_targets(session: Session, row: FeatureAIAssignment, wanted: Sequence[Target]) -> None:
-    if [_target(stored) for stored in row.targets] == [_bare(target) for target in wanted]:
+    if [target_of(stored) for stored in row.targets] == [_bare(target) for target in wanted]:
         return
     row.targets.clear()
     session.flush()  # the old positions must be gone before the new ones come
@@ -329,7 +329,7 @@ def _set_targets(session: Session, row: FeatureAIAssignment, wanted: Sequence[Ta
     session.flush()
 
 
-def _target(stored: AssignmentTarget) -> Target:
+def target_of(stored: AssignmentTarget) -> Target:
     """A stored target as a client would send it, without its position."""
     return Target(model_id=stored.model_id, weight=stored.weight, conditions=Conditions(**stored.conditions))
 
@@ -354,7 +354,7 @@ def _expanded(row: FeatureAIAssignment, changes: Mapping[str, object]) -> dict[s
     """The changes with what they leave alone of targets and prompt put in."""
     expanded = dict(changes)
     if "targets" not in changes:
-        stored_targets = {str(target.model_id): _target(target).model_dump() for target in row.targets}
+        stored_targets = {str(target.model_id): target_of(target).model_dump() for target in row.targets}
         expanded["targets"] = [
             stored_targets.get(str(model_id), {"model_id": model_id})
             for model_id in _patched_targets(row, changes)
@@ -433,7 +433,7 @@ def _shown(row: FeatureAIAssignment) -> Assignment:
         model_id=models[0] if models else None,
         backup_model_id=models[1] if len(models) > 1 else None,
         targets=[
-            ShownTarget(position=place, **_target(target).model_dump(exclude={"position"}))
+            ShownTarget(position=place, **target_of(target).model_dump(exclude={"position"}))
             for place, target in enumerate(row.targets)
         ],
         prompt_template=prompt

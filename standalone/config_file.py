@@ -18,7 +18,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from admin_api import assignments, features, fields, integration_checks, models, providers
-from admin_api.assignments import AssignmentBody, PromptBody, Target
+from admin_api.assignments import AssignmentBody, PromptBody, target_of
 from admin_api.features import FeatureBody
 from admin_api.integrations import IntegrationBody
 from admin_api.models import ModelBody
@@ -177,7 +177,7 @@ def _assignment(row: FeatureAIAssignment, names: dict[UUID, str]) -> dict[str, A
     body.targets = None
     shown = entry(Kind.ASSIGNMENT, body)
     shown["targets"] = [
-        target_entry(names[target.model_id], fields.stored(Target, target))
+        target_entry(names[target.model_id], target_of(target))
         for target in sorted(row.targets, key=lambda target: target.position)
     ]
     return shown

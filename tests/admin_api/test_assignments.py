@@ -64,8 +64,14 @@ def test_a_bad_field_is_named(api: Api) -> None:
         ({"targets": [{"model_id": a}, {"model_id": unknown}]}, "targets/1/model_id"),
         ({"targets": [{"model_id": a}, {"model_id": a}]}, "targets/1/model_id"),
         ({"targets": [{"model_id": a, "position": 1}]}, "targets"),
-        ({"targets": [{"model_id": a, "weight": 1}]}, "targets/0/weight"),
-        ({"strategy": "weighted"}, "strategy"),
+        ({"targets": [{"model_id": a, "weight": -1}]}, "targets/0/weight"),
+        ({"targets": [{"model_id": a, "conditions": {"moon": "full"}}]}, "targets/0/conditions/moon"),
+        (
+            {"targets": [{"model_id": a, "conditions": {"budget_burn_percent": 101}}]},
+            "targets/0/conditions/budget_burn_percent",
+        ),
+        ({"targets": [{"model_id": a, "weight": 0}], "strategy": "weighted"}, "targets"),
+        ({"strategy": "by mood"}, "strategy"),
         ({"max_retries": 21}, "max_retries"),
         ({"timeout_seconds": -1}, "timeout_seconds"),
         ({"parameters": {"temprature": 1}}, "parameters"),
@@ -132,3 +138,26 @@ def test_lists_can_be_narrowed(api: Api) -> None:
     assert [len(targets_of(item)) for item in listed] == [2, 2]
     (one,) = api.get("/feature-assignments", params={"feature": "cv_draft"}).json()["items"]
     assert one == listed[1]
+
+
+def test_targets_have_weights_and_conditions(api: Api) -> None:
+    made = assigned(api, models=3, strategy="weighted")
+    first, second, third = (target["model_id"] for target in made["targets"])
+    assert {target["weight"] for target in made["targets"]} == {1}
+    path = f"/feature-assignments/{made['id']}"
+    wanted = [
+        {"model_id": first, "weight": 9, "conditions": {"plan": "premium"}},
+        {"model_id": second, "weight": 0.5},
+    ]
+
+    changed = api.patch(path, {"targets": wanted}).json()
+    swapped = api.patch(path, {"model_id": third}).json()
+
+    assert [target["weight"] for target in changed["targets"]] == [9, 0.5]
+    assert changed["targets"][0]["conditions"] == {"plan": "premium", "budget_burn_percent": None}
+    assert [(target["model_id"], target["weight"]) for target in swapped["targets"]] == [
+        (third, 1),
+        (second, 0.5),
+    ]
+    back = api.post(f"{path}/rollback", {"version": 2}).json()
+    assert back["targets"] == changed["targets"]
