@@ -69,7 +69,7 @@ BAD_FIELDS: list[tuple[Json, str, str]] = [
     ({"base_url": "https://me:secret@example.com"}, "base_url", "api_key"),
     ({"base_url": "https://example.com/v1?key=1"}, "base_url", "query"),
     ({"base_url": "https://example.com:99999"}, "base_url", "absolute"),
-    ({"slug": "Not A Slug"}, "slug", "pattern"),
+    ({"slug": "Not A Slug"}, "slug", "small letters"),
     ({"slug": "s" * 3000}, "slug", "64"),
     ({"api_key": "two words"}, "api_key", "ASCII"),
     ({"api_key": ""}, "api_key", "ASCII"),

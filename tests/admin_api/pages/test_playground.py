@@ -190,7 +190,7 @@ def test_a_feature_that_nothing_serves_says_so(desk: Browser, api: Api) -> None:
     assert "It would be refused." in said(desk.get(ADDRESS))
     answer = desk.post(ADDRESS, typed())
     assert answer.status_code == 422
-    assert "feature-assignments" in said(answer)
+    assert "has no assignment. Assign a model to it." in said(answer)
 
 
 def test_a_reader_may_run_a_job(reader: Browser, api: Api) -> None:
