@@ -1,6 +1,7 @@
 """OpenAI's routes beside chat: transcription, pictures, and ``/responses``."""
 
 import base64
+import json
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from routing.sse import EventReader
 from standalone.sandbox.picture import draw
 
 KEY = "sk-sandbox-1234"
@@ -98,7 +100,7 @@ def test_responses(openai: Ask) -> None:
         {"input": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
         {"max_output_tokens": 3},
         {"messages": []},
-        {"stream": True},
+        {"background": True},
         {"text": {"format": {"type": "json_schema"}}},
         {"text": {"format": {"type": "xml"}}},
     ],
@@ -106,3 +108,16 @@ def test_responses(openai: Ask) -> None:
 def test_wrong_responses_requests(openai: Ask, change: dict[str, Any]) -> None:
     body = {"model": "m", "input": "x", **change}
     assert openai("responses", **body).status_code == 400
+
+
+def test_a_streamed_response_ends_with_the_whole(openai: Ask) -> None:
+    reader = EventReader()
+    said = openai("responses", model="m", input="x", stream=True)
+    events = [(event.name, json.loads(event.data)) for event in reader.feed(said.content)]
+
+    assert said.headers["content-type"].startswith("text/event-stream")
+    assert [name for name, _ in events][:2] == ["response.created", "response.in_progress"]
+    name, last = events[-1]
+    assert name == last["type"] == "response.completed"
+    deltas = [data["delta"] for name, data in events if name == "response.output_text.delta"]
+    assert "".join(deltas) == last["response"]["output"][-1]["content"][0]["text"]
