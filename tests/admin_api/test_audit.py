@@ -58,11 +58,15 @@ def test_an_assignment_shows_its_targets(api: Api) -> None:
     api.patch(address, {"prompt_template": {"user": "{{ question }}?"}})
     assert api.delete(address).status_code == 204
     created, changed, prompted, deleted = entries(api, noun="feature-assignments", noun_id=made["id"])
-    targets = [{"position": 0, "model_id": first}, {"position": 1, "model_id": second}]
+
+    def target(position: int, model_id: str) -> Json:
+        return {"position": position, "model_id": model_id, "weight": 1, "conditions": {}}
+
+    targets = [target(0, first), target(1, second)]
     assert created["after"]["targets"] == targets
     assert changed["before"] == {"targets": targets, "max_retries": 3}
     assert changed["after"] == {
-        "targets": [{"position": 0, "model_id": second}, {"position": 1, "model_id": first}],
+        "targets": [target(0, second), target(1, first)],
         "max_retries": 1,
     }
     (prompt,) = entries(api, noun="prompt-templates", action="create")
