@@ -63,7 +63,7 @@ def test_a_job_is_accepted(api: Api, people: People) -> None:
 def test_a_bad_job_names_field_and_fix(api: Api, people: People) -> None:
     cases: list[tuple[Json, str, str]] = [
         ({"feature": "nothing"}, "feature", "no feature"),
-        ({"feature": "cv_draft", "input": {}}, "feature", "feature-assignments"),
+        ({"feature": "cv_draft", "input": {}}, "feature", "Assign a model"),
         ({"priority": 101}, "priority", "100"),
         ({"run_at": "2030-01-01T00:00:00"}, "run_at", "timezone"),
         ({"run_at": "0001-01-01T00:00:00+14:00"}, "run_at", "2000"),
@@ -100,7 +100,7 @@ def test_a_bad_job_names_field_and_fix(api: Api, people: People) -> None:
         assert refused.json()["type"] == "urn:orrery:problem:configuration"
         assert refused.json()["errors"][0]["field"] == "feature"
         assert fix in refused.json()["detail"]
-        assert "is_active" in refused.json()["detail"]
+        assert "Activate it" in refused.json()["detail"]
         api.patch(path, {"is_active": True})
     assert people.run("SELECT FROM jobs") == []
     assert api.post("/jobs", JOB).status_code == 202
@@ -246,7 +246,7 @@ def test_a_search_that_takes_too_long_asks_for_a_narrower_one(
         owner.rollback()
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["field"] == "q"
-    assert "since" in refused.json()["detail"]
+    assert "by time" in refused.json()["detail"]
     assert api.get("/jobs", params={"q": "aries"}).json()["items"] == []
 
 
