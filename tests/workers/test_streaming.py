@@ -129,7 +129,8 @@ def test_a_model_that_cannot_stream_is_told_at_once(
 def test_words_come_while_the_provider_still_writes(
     settings: Settings, rows: Rows, sandbox: Sandbox, client: Client, worker: WorkerProcess
 ) -> None:
-    rows.assign(FEATURE, rows.model(rows.provider("p", sandbox.openai), "m"), user="{{ message }}")
+    provider = rows.provider("p", sandbox.openai, timeout_seconds=3)  # less than a worker that stops waits
+    rows.assign(FEATURE, rows.model(provider, "m"), user="{{ message }}")
     sandbox.fault("drip", protocol="openai", seconds=0.01)
     job_id = client.put(JobRequest(FEATURE, INPUT, stream=True)).job_id
     seen = threading.Event()
