@@ -131,7 +131,7 @@ def test_words_come_while_the_provider_still_writes(
 ) -> None:
     provider = rows.provider("p", sandbox.openai, timeout_seconds=3)  # less than a worker that stops waits
     rows.assign(FEATURE, rows.model(provider, "m"), user="{{ message }}")
-    sandbox.fault("drip", protocol="openai", seconds=0.01)
+    sandbox.fault("drip", protocol="openai", seconds=0.001)
     job_id = client.put(JobRequest(FEATURE, INPUT, stream=True)).job_id
     seen = threading.Event()
     deadline = time.monotonic() + 20
