@@ -57,7 +57,8 @@ class RoutingError(Exception):
         retryable: the job may succeed later, so it goes back to the queue when every route is spent.
         is_wait: nothing failed, its turn is later: it goes back for `retry_after` seconds, uncounted.
 
-    `hint` tells programs what to send instead; it is not part of what people read.
+    `hint` tells programs what to send instead; it is not part of what people read. `retry_after`: seconds
+    until it may succeed, None where nobody knows.
     """
 
     error_class: ClassVar[str]
@@ -67,12 +68,11 @@ class RoutingError(Exception):
     retryable: ClassVar[bool] = False
     is_wait: ClassVar[bool] = False
 
-    retry_after: float | None = None
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.retry_after = retry_after
 
 
 class ProviderError(RoutingError):
@@ -99,9 +99,8 @@ class ProviderError(RoutingError):
         sent: bool = True,
         usage: Usage | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, retry_after=retry_after)
         self.status = status
-        self.retry_after = retry_after
         self.request_id = request_id
         self.should_retry = should_retry
         self.sent = sent
@@ -243,10 +242,6 @@ class CircuitOpen(RoutingError):
     tries_backup = True
     retryable = True
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
 
 class RateWait(RoutingError):
     """It is not this call's turn yet: `retry_after` seconds from now it may be. No call was made."""
@@ -255,10 +250,6 @@ class RateWait(RoutingError):
     tries_backup = True
     retryable = True
     is_wait = True
-
-    def __init__(self, message: str, *, retry_after: float) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class KeySpent(RoutingError):
@@ -307,10 +298,6 @@ class BudgetDeferred(BudgetSpent):
 
     retryable = True
     is_wait = True
-
-    def __init__(self, message: str, *, retry_after: float) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class UnknownFeature(RoutingError):

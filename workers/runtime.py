@@ -75,7 +75,7 @@ class Runtime:
             budget=RetryBudget(),
             vault=Vault(Keyring.load(settings)),
             artifacts=Artifacts(settings.artifacts_url),
-            events=Events(settings.redis()),
+            events=Events(self._line),
             lease_seconds=settings.lease_seconds,
             stopping=threading.Event(),
         )
@@ -96,6 +96,5 @@ class Runtime:
         self._fleet.stop()
         self._line.close()
         self._transport.close()
-        self.tools.events.close()
         self._beats.close()
         self.pool.close()
