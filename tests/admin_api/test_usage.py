@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,8 +17,20 @@ from store.settings import Settings
 from tests.admin_api.conftest import Api, Json, People
 from tests.usage_rows import Ledger, call
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DIMENSIONS = ("provider", "model", "feature", "user", "hour", "day", "week")
+
+
+def today() -> datetime:
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@pytest.fixture(autouse=True)
+def _one_day() -> None:
+    """Days and hours that end during a test are other ones than it asks for: let them end before."""
+    now = datetime.now(UTC)
+    left = (timedelta(hours=1) - (now - now.replace(minute=0, second=0, microsecond=0))).total_seconds()
+    if left < 15:
+        time.sleep(left)
 
 
 @pytest.fixture
@@ -38,7 +51,7 @@ def any_calls(count: int) -> list[dict[str, Any]]:
     chance = random.Random(3)
     return [
         call(
-            finished_at=TODAY - timedelta(hours=chance.randrange(1, 60)),
+            finished_at=today() - timedelta(hours=chance.randrange(1, 60)),
             provider=(provider := chance.choice(["acme", "other"])),
             model=f"{provider}-{chance.randrange(2)}",
             feature=chance.choice(["cv_draft", "tarot_reading"]),
@@ -122,19 +135,19 @@ def test_days_are_those_of_the_calendar_and_spans_are_rounded_to_what_is_kept(
 ) -> None:
     now = datetime.now(UTC)
     ledger.record(
-        call(finished_at=TODAY),
-        call(finished_at=TODAY - timedelta(days=1)),
-        call(finished_at=TODAY - timedelta(days=29)),
-        call(finished_at=TODAY - timedelta(days=29, seconds=1)),
+        call(finished_at=today()),
+        call(finished_at=today() - timedelta(days=1)),
+        call(finished_at=today() - timedelta(days=29)),
+        call(finished_at=today() - timedelta(days=29, seconds=1)),
     )
     assert stats(api)["totals"]["calls"] == 3
     assert stats(api, "?days=1")["totals"]["calls"] == 1
     assert stats(api, "?days=2&group_by=user")["items"][0]["calls"] == 2
-    half = (TODAY - timedelta(minutes=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    half = (today() - timedelta(minutes=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
     found = stats(api, f"?since={half}&group_by=hour")
-    assert found["since"] == (TODAY - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert found["since"] == (today() - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     assert datetime.fromisoformat(found["until"]) > now
-    assert stats(api, f"?since={half}&group_by=user")["since"] == (TODAY - timedelta(days=1)).strftime(
+    assert stats(api, f"?since={half}&group_by=user")["since"] == (today() - timedelta(days=1)).strftime(
         "%Y-%m-%dT%H:%M:%SZ"
     )
 
@@ -151,13 +164,13 @@ def test_users_are_ranked_by_exactly_the_days_asked_for(api: Api, ledger: Ledger
     """Whole weeks are looked up as such: none of their days may be missed, or counted twice."""
     chance = random.Random(5)
     calls = [
-        call(user_id=user, finished_at=TODAY - timedelta(days=chance.randrange(38)))
+        call(user_id=user, finished_at=today() - timedelta(days=chance.randrange(38)))
         for user in ("u1", "u2", "u3")
         for _ in range(150)
     ]
     ledger.record(*calls)
     for _ in range(60):
-        begin = TODAY - timedelta(days=chance.randrange(1, 38))
+        begin = today() - timedelta(days=chance.randrange(1, 38))
         end = begin + timedelta(days=chance.randrange(1, 24))
         counts = dict.fromkeys(("u1", "u2", "u3"), 0)
         for one in calls:
@@ -170,11 +183,11 @@ def test_users_are_ranked_by_exactly_the_days_asked_for(api: Api, ledger: Ledger
 
 def test_the_newest_groups_are_shown_and_the_totals_are_of_all(api: Api, ledger: Ledger) -> None:
     ledger.record(
-        *(call(finished_at=TODAY - timedelta(hours=n), provider=slug) for n in range(9) for slug in "abc"),
-        call(finished_at=TODAY, provider="b"),
+        *(call(finished_at=today() - timedelta(hours=n), provider=slug) for n in range(9) for slug in "abc"),
+        call(finished_at=today(), provider="b"),
     )
     found = stats(api, "?group_by=hour,provider&limit=4")
-    hours = [TODAY, TODAY, TODAY, TODAY - timedelta(hours=1)]
+    hours = [today(), today(), today(), today() - timedelta(hours=1)]
     assert [datetime.fromisoformat(item["hour"]) for item in found["items"]] == hours
     assert [item["provider"] for item in found["items"]] == ["b", "a", "c", "a"]
     assert found["truncated"]
