@@ -24,8 +24,8 @@ from admin_api.refusals import Invalid, NotFound, User, pointer
 from admin_api.security import Current, GuardedRoute, allow_reading, allow_writing
 from admin_api.sessions import Reading, Writing
 from admin_api.uses import REMOVED, Deactivate, refuse
-from routing.admission import check_input
-from routing.errors import ConfigurationError, InputRejected
+from routing.errors import ConfigurationError
+from routing.schemas import flaw
 from routing.values import Capability
 from store.ids import new_id
 from store.tables import AIModel, AssignmentTarget, FeatureAIAssignment
@@ -229,13 +229,13 @@ def _check_schema(schema: Mapping[str, Any], field: str) -> None:
     for reference in _references(schema):
         _check_reference(schema, reference, field)
     try:
-        check_input(schema, schema.get("example"))
-    except InputRejected as error:
-        if "example" in schema:
-            where = pointer([field, "example", *error.field.split("/")[1:]])
-            raise Invalid(f"The example breaks the schema: {error.message}", field=where) from None
+        found = flaw(schema, schema.get("example"), field=field)
     except ConfigurationError as error:
         raise Invalid(error.message, field=field) from None
+    if found is not None and "example" in schema:
+        raise Invalid(
+            f"The example breaks the schema: {found.sentence}", field=pointer([field, "example", *found.path])
+        )
 
 
 def _check_reference(schema: Mapping[str, Any], reference: str, field: str) -> None:

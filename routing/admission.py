@@ -9,10 +9,11 @@ from typing import Any
 
 from routing.errors import ConfigurationError, InputRejected, NoAccess
 from routing.resolver import resolve
-from routing.schemas import flaw
+from routing.schemas import flaw, plainly_fits
 from routing.snapshot import Snapshot
 from routing.values import Plan, Request
 
+MOST_LEVELS = 200  # of a value; checks of schemas recurse
 _MOST_DIGITS = 20_000_000  # some megabytes more than the largest body
 
 
@@ -39,6 +40,8 @@ def admit(snapshot: Snapshot, request: Request, *, now: datetime) -> Plan:
 def check_input(schema: Mapping[str, Any], value: object) -> None:
     """Raise InputRejected, naming the first offending field, where `value` breaks the JSON Schema."""
     check_storable(value, "input")
+    if plainly_fits(schema, value):
+        return
     found = flaw(schema, value, field="input_schema")
     if found is not None:
         raise InputRejected(found.sentence, field="/".join(["input", *found.path]))
@@ -46,30 +49,35 @@ def check_input(schema: Mapping[str, Any], value: object) -> None:
 
 def check_storable(value: object, field: str) -> None:
     """Raise InputRejected where PostgreSQL could not keep the JSON value: NUL characters, lone surrogates,
-    NaN, or numbers that would fill the database (jsonb writes 1e308 with 309 digits)."""
+    NaN, numbers that would fill the database (jsonb writes 1e308 with 309 digits), or endless nesting."""
     digits = 0
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            if not _is_text(item):
-                raise InputRejected("NUL characters and lone surrogates cannot be stored.", field=field)
-        elif isinstance(item, float):
-            if not isfinite(item):
-                raise InputRejected("NaN and Infinity are no JSON numbers.", field=field)
-            digits += int(abs(log10(abs(item)))) if item else 0
-        elif isinstance(item, int) and not isinstance(item, bool):
-            digits += item.bit_length() // 3
-        elif isinstance(item, Mapping):
-            waiting.extend(item)
-            waiting.extend(item.values())
-        elif isinstance(item, list | tuple):
-            waiting.extend(item)
-        if digits > _MOST_DIGITS:
-            raise InputRejected(
-                f"The numbers have more than {_MOST_DIGITS:,} digits written out. Send smaller ones.",
-                field=field,
-            )
+    level: list[Any] = [value]
+    for _ in range(MOST_LEVELS):
+        deeper: list[Any] = []
+        for item in level:
+            if isinstance(item, str):
+                if not _is_text(item):
+                    raise InputRejected("NUL characters and lone surrogates cannot be stored.", field=field)
+            elif isinstance(item, float):
+                if not isfinite(item):
+                    raise InputRejected("NaN and Infinity are no JSON numbers.", field=field)
+                digits += int(abs(log10(abs(item)))) if item else 0
+            elif isinstance(item, int) and not isinstance(item, bool):
+                digits += item.bit_length() // 3
+            elif isinstance(item, Mapping):
+                deeper.extend(item)
+                deeper.extend(item.values())
+            elif isinstance(item, list | tuple):
+                deeper.extend(item)
+            if digits > _MOST_DIGITS:
+                raise InputRejected(
+                    f"The numbers have more than {_MOST_DIGITS:,} digits written out. Send smaller ones.",
+                    field=field,
+                )
+        if not deeper:
+            return
+        level = deeper
+    raise InputRejected(f"It is nested deeper than {MOST_LEVELS} levels. Send a flatter one.", field=field)
 
 
 def _is_text(text: str) -> bool:
