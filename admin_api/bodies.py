@@ -102,7 +102,7 @@ def document_of(request: Request) -> Any:
 def parse(raw: bytes) -> Any:
     """The document in `raw`. Raises Malformed where it is no JSON, Invalid where it cannot be stored."""
     try:
-        document = json.loads(raw.decode(), parse_constant=_no_constant, object_pairs_hook=_object)
+        document = _DECODER.decode(raw.decode())
     except UnicodeDecodeError:
         raise Malformed("The body is not UTF-8.") from None
     except RecursionError:
@@ -131,6 +131,9 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
         times = Counter(name for name, _ in members)
         made |= {name: _Twice() for name, count in times.items() if count > 1}
     return made
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object)
 
 
 def _check(document: Any) -> None:

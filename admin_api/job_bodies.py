@@ -41,7 +41,7 @@ class JobBody(BaseModel):
         Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None,
         Field(description="The job fails if it has not ended by then."),
     ] = None
-    metadata: Annotated[fields.JsonObject, Field(description="Yours; shown with the job.")] = {}
+    metadata: fields.JsonObject = Field(default_factory=dict, description="Yours; shown with the job.")
     stream: Annotated[
         bool, Field(description="Its text can be followed as it is written, at /jobs/{id}/events.")
     ] = False

@@ -105,7 +105,8 @@ class Bulk:
             RoutingError: as `admit` does; the job is not kept, and the others are as they were.
             QueueFull: the bulk alone exceeds the feature's `max_queued`.
         """
-        input_, metadata = json.dumps(request.input), json.dumps(request.metadata)
+        input_ = json.dumps(request.input)
+        metadata = json.dumps(request.metadata) if request.metadata else "{}"
         feature = self._admit(request)
         self._counts[feature.name] += 1
         if feature.max_queued is not None and self._counts[feature.name] > feature.max_queued:
