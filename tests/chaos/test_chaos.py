@@ -8,6 +8,7 @@ from tests.chaos.installation import Installation
 from tests.chaos.storm import Fault, Report, Weather, run
 
 LEASE_SECONDS = 3.0
+_RECOVERED = 0.9  # of the throughput before a fault; the calls' length bounds both, and the rest is sampling
 
 KILL = Fault("kill -9 of a worker", Installation.kill_worker, dying=1)
 FLUSH = Fault("FLUSHALL", Installation.flush_valkey)
@@ -55,7 +56,11 @@ STORM = Weather(
 def test_a_storm_of_faults_loses_nothing_and_records_nothing_twice() -> None:
     """Ten thousand jobs, thirty workers killed. Prints how throughput recovers from each single fault."""
     with Installation(processes=3, threads=8, lease_seconds=LEASE_SECONDS, call_seconds=0.4) as installation:
-        _judge(run(installation, STORM), STORM)
+        report = run(installation, STORM)
+    _judge(report, STORM)
+    assert [fault.name for fault in STORM.singles] == [name for name, _, _ in report.recovery]
+    slow = [one for one in report.recovery if one[2] < _RECOVERED * one[1]]
+    assert not slow, "throughput does not come back"
 
 
 def _judge(report: Report, weather: Weather) -> None:
