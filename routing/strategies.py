@@ -83,12 +83,20 @@ def cheapest(choices: Sequence[Choice], situation: Situation) -> list[Choice]:
 
 
 def fastest(choices: Sequence[Choice], situation: Situation) -> list[Choice]:
-    """By the median latency of late. What was not called of late comes last, but first for a few jobs: else
-    it would never be known."""
-    p50 = situation.figures.p50_ms
-    explores = _drawn(situation, "explore") < EXPLORED
-    unknown = -math.inf if explores else math.inf
-    return sorted(choices, key=lambda choice: p50.get(choice.target.model_id, unknown))
+    """By the median latency of late. What was not called of late comes last, by its provider's last probe, but
+    first for a few jobs: else it would never be known. What failed its probe comes after all others."""
+    p50, probes = situation.figures.p50_ms, situation.figures.probe_ms
+    unknown = -math.inf if _drawn(situation, "explore") < EXPLORED else math.inf
+
+    def slowness(choice: Choice) -> tuple[bool, float, float]:
+        probe = probes.get(choice.route.provider.id)
+        return (
+            probe == math.inf,
+            p50.get(choice.target.model_id, unknown),
+            math.inf if probe is None else probe,
+        )
+
+    return sorted(choices, key=slowness)
 
 
 def least_used(choices: Sequence[Choice], situation: Situation) -> list[Choice]:

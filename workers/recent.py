@@ -6,9 +6,11 @@ process adds what it chose itself, or all its jobs would run to the route that w
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from uuid import UUID
 
 from psycopg import Connection
@@ -39,7 +41,7 @@ class Recent:
                 return self._counted
             calls = Counter(self._counted.calls)
             calls.update(self._chosen)
-            return Figures(self._counted.p50_ms, calls, self._counted.tokens, self._counted.burn)
+            return replace(self._counted, calls=calls)
 
     def chose(self, model_id: UUID) -> None:
         """Note that a job goes to a route first."""
@@ -73,6 +75,10 @@ def count(db: Connection[DictRow]) -> Figures:
         p50_ms={row["model_row_id"]: row["p50"] for row in routes if row["p50"] is not None},
         calls={row["model_row_id"]: row["calls"] for row in routes},
         tokens={row["feature"]: (row["input"], row["output"]) for row in db.execute(_TOKENS)},
+        probe_ms={
+            row["provider_id"]: row["last_probe_ms"] if row["last_probe_ok"] else math.inf
+            for row in db.execute(_PROBES)
+        },
         burn={row["id"]: row["burn"] for row in db.execute(_BURN)},
     )
 
@@ -102,6 +108,11 @@ SELECT feature, sum(input_tokens)::float8 / sum(calls) AS input,
 FROM usage_daily
 WHERE day > (now() AT TIME ZONE 'UTC')::date - 7 AND outcome = 'succeeded'
 GROUP BY feature HAVING sum(calls) > 0 AND sum(input_tokens) + sum(output_tokens) > 0"""
+
+_PROBES = """
+SELECT provider_id, last_probe_ok, last_probe_ms FROM provider_health
+WHERE last_probe_ok IS NOT NULL AND last_probe_at > now() - interval '1 day'
+  AND last_probe_at >= coalesce(greatest(last_success_at, last_error_at), '-infinity')"""
 
 _BURN = """
 SELECT budget.id, (100 * greatest(usd / limit_usd, tokens::numeric / limit_tokens))::float8 AS burn

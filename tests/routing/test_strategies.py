@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -139,6 +140,25 @@ class TestFastest:
         first = Counter(world.order(figures=figures, sticky=f"job-{n}")[0] for n in range(10_000))
 
         assert abs(first["m1"] / 10_000 - EXPLORED) < 0.01
+
+    def test_what_nobody_measured_goes_by_its_last_probe(self) -> None:
+        world = World(4, strategy="fastest")
+        probes = dict(zip((p.id for p in world.providers), (math.inf, 90.0, 40.0, 300.0), strict=True))
+        figures = Figures(p50_ms={world.models[3].id: 500.0}, probe_ms=probes)
+
+        orders = Counter(tuple(world.order(figures=figures, sticky=f"job-{n}")) for n in range(1000))
+
+        assert set(orders) == {("m3", "m2", "m1", "m0"), ("m2", "m1", "m3", "m0")}
+        assert orders["m3", "m2", "m1", "m0"] > 900, "the others are few, and never try what failed"
+
+    def test_what_failed_its_probe_is_not_fast_any_more(self) -> None:
+        world = World(2, strategy="fastest")
+        figures = Figures(
+            p50_ms={world.models[0].id: 10.0, world.models[1].id: 900.0},
+            probe_ms={world.providers[0].id: math.inf},
+        )
+
+        assert world.order(figures=figures) == ["m1", "m0"]
 
 
 def test_least_used_comes_first() -> None:

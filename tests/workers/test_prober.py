@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +18,7 @@ from store.vault import Keyring, Vault
 from tests.rows import Rows
 from tests.sandbox import Sandbox
 from tests.workers.conftest import until
-from workers import provider_health
+from workers import provider_health, recent
 from workers.doorbells import LANES
 from workers.prober import Prober
 from workers.run import WorkerProcess
@@ -113,3 +114,22 @@ def test_a_worker_probes_in_a_thread_of_its_own(
         until(lambda: owner.execute("SELECT FROM provider_health WHERE last_probe_ok").fetchall())
     finally:
         worker.stop()
+
+
+def test_fastest_hears_of_probes_that_are_the_newest_word(
+    prober: Prober, db: Pool, rows: Rows, sandbox: Sandbox, owner: Owner
+) -> None:
+    well, sick = rows.provider("well", sandbox.openai), rows.provider("sick", sandbox.openai, key="bad-key")
+    called = rows.provider("called", sandbox.openai)
+    age(owner, 301)
+    assert prober.turn() == 3
+    owner.execute(
+        "UPDATE provider_health SET last_success_at = now() + interval '1 s' WHERE provider_id = %s", [called]
+    )
+
+    with db.connection() as connection:
+        probes = recent.count(connection).probe_ms
+
+    assert probes.keys() == {well, sick}
+    assert 0 <= probes[well] < math.inf
+    assert probes[sick] == math.inf
