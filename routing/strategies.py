@@ -83,8 +83,11 @@ def cheapest(choices: Sequence[Choice], situation: Situation) -> list[Choice]:
 
 
 def fastest(choices: Sequence[Choice], situation: Situation) -> list[Choice]:
-    """By the median latency of late. What was not called of late comes last, by its provider's last probe, but
-    first for a few jobs: else it would never be known. What failed its probe comes after all others."""
+    """By the median latency of late.
+
+    What was not called of late comes last, by its provider's last probe, but first for a few jobs: else it
+    would never be known. What failed its probe comes after all others.
+    """
     p50, probes = situation.figures.p50_ms, situation.figures.probe_ms
     unknown = -math.inf if _drawn(situation, "explore") < EXPLORED else math.inf
 
