@@ -26,6 +26,7 @@ from bench import (
     report,
     resolve,
     statements,
+    streaming,
     throughput,
 )
 from bench.result import BenchError, Effort, Result
@@ -37,6 +38,7 @@ MEASUREMENTS: Mapping[str, Measure] = {
     "resolve": resolve.measure,
     "enqueue": enqueue.measure,
     "pick_up": pick_up.measure,
+    "streaming": streaming.measure,
     "statements": statements.measure,
     "group_commit": group_commit.measure,
     "bulk_copy": bulk_copy.measure,
