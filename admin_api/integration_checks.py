@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from admin_api.addresses import flaw
 from admin_api.refusals import Invalid, pointer
 
 Type = Literal["webhook", "email", "slack", "s3"]
@@ -38,19 +39,9 @@ def checked_endpoint(kind: Type, endpoint: str | None, credential_names: set[str
 
 
 def _address(text: str, schemes: tuple[str, ...], *, field: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not re.fullmatch(r"[\x21-\x7e]+", text) or "\\" in text:
-        raise Invalid(
-            f"This must be an absolute {' or '.join(f'{s}://' for s in schemes)} address.", field=field
-        )
-    if "@" in parts.netloc:
-        raise Invalid("The address must not hold a user or password. Use credentials.", field=field)
-    if "#" in text:
-        raise Invalid("The address must not hold a fragment.", field=field)
+    found = flaw(text, schemes)
+    if found is not None:
+        raise Invalid(found, field=field)
     return text
 
 

@@ -10,8 +10,9 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from admin_api import fields
+from admin_api.addresses import CallbackUrl
 from admin_api.pagination import PageQuery
-from workers import records
+from workers import chains, records
 from workers.requests import JobRequest
 
 # Years that every part of the way can hold, whatever the time zone.
@@ -19,6 +20,28 @@ _Time = Annotated[
     AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
 ]
 _Tag = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Step(BaseModel):
+    """A job that follows another.
+
+    Each member of `input_map` is a path into what the job before left (`result.text`, `input.language`,
+    `metadata.x`), text with such paths in it (`Good morning! {{ result.text }}`), or any JSON value. Without
+    a map it gets `text`, and the members of the input before that have the same names.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"feature_name": "daily_zodiac_tts", "input_map": {"text": "result.text"}}]
+        },
+    )
+
+    feature_name: Annotated[str, StringConstraints(max_length=200)]
+    input_map: fields.JsonObject = Field(default_factory=dict)
+    on_failure: Annotated[
+        Literal["stop", "continue"], Field(description="Whether it runs when the job before it failed.")
+    ] = "stop"
 
 
 class JobBody(BaseModel):
@@ -45,10 +68,20 @@ class JobBody(BaseModel):
     stream: Annotated[
         bool, Field(description="Its text can be followed as it is written, at /jobs/{id}/events.")
     ] = False
+    then: list[Step] = Field(
+        default_factory=list,
+        max_length=chains.MOST_STEPS,
+        description="What follows it, one after the other: each step takes its input from what the one "
+        "before left.",
+    )
+    callback_url: CallbackUrl | None = None
 
     def request(self) -> JobRequest:
         """What the queue is asked for."""
-        return JobRequest(**self.__dict__)
+        members = self.__dict__
+        if self.then:
+            members = {**members, "then": [step.model_dump() for step in self.then]}
+        return JobRequest(**members)
 
 
 class Tokens(BaseModel):
@@ -132,6 +165,7 @@ class ListedJob(BaseModel):
     retry_of: UUID | None
     parent_id: UUID | None
     group_id: UUID | None
+    chain_id: Annotated[UUID | None, Field(description="The first job of its chain.")]
     provider: str | None
     model: str | None
     config_version: int | None
@@ -142,10 +176,36 @@ class ListedJob(BaseModel):
     error: JobError | None
 
 
+class Link(BaseModel):
+    """A job of a chain."""
+
+    id: UUID
+    parent_id: UUID | None
+    feature: str
+    state: str
+
+
+class Callback(BaseModel):
+    """How a callback went. `state` is pending, sent or failed."""
+
+    event: str
+    url: str
+    state: str
+    tries: int
+    sent_at: datetime | None
+    error: str | None
+
+
 class Job(ListedJob):
     """A job with everything known about it."""
 
     input: dict[str, Any]
+    then: Annotated[list[Step], Field(description="The steps that come after it.")]
+    chain: Annotated[
+        list[Link], Field(description="All jobs of its chain so far, itself among them; the first one first.")
+    ]
+    callback_url: str | None
+    callbacks: list[Callback]
     result: Result | None
     routing: Annotated[
         Routing | None, Field(description="Null until the job has ended, and where there was but one route.")
@@ -161,6 +221,7 @@ _Provider = Annotated[
     Field(max_length=200, description="The slug of the provider that served it, or was tried last."),
 ]
 _ErrorClass = Annotated[str | None, Field(max_length=200, description="Why a job failed.")]
+_Group = Annotated[UUID | None, Field(description="The jobs of a firing.")]
 _Q = Annotated[str | None, Field(max_length=200, description="In id, user, input or error message.")]
 
 
@@ -170,6 +231,7 @@ class JobQuery(PageQuery):
     provider: _Provider = None
     user_id: str | None = None
     error_class: _ErrorClass = None
+    group_id: _Group = None
     q: _Q = None
     since: _Since = None
     until: _Until = None
@@ -185,6 +247,7 @@ class JobFilter(BaseModel):
     provider: _Provider = None
     user_id: str | None = None
     error_class: _ErrorClass = None
+    group_id: _Group = None
     q: _Q = None
     since: _Since = None
     until: _Until = None
@@ -233,6 +296,11 @@ def accepted(job_id: UUID, request: JobRequest) -> Job:
         retry_of=request.retry_of,
         parent_id=None,
         group_id=None,
+        chain_id=job_id if request.then else None,
+        then=[Step.model_validate(step) for step in request.then],
+        chain=[],
+        callback_url=request.callback_url,
+        callbacks=[],
         provider=None,
         model=None,
         config_version=None,
@@ -259,6 +327,9 @@ def shown(job: records.Job) -> Job:
         job,
         **_derived(job),
         result=_result(job),
+        then=[Step.model_validate(step) for step in chains.as_sent(job.follow_ups or ())],
+        chain=[Link.model_validate(link, from_attributes=True) for link in job.chain],
+        callbacks=[Callback.model_validate(one, from_attributes=True) for one in job.callbacks],
         routing=None if job.routing is None else Routing(**job.routing),
         attempts=[_attempt(attempt) for attempt in job.attempts],
     )
@@ -276,10 +347,8 @@ def tokens(job: records.Job) -> Tokens:
 
 
 def _derived(job: records.Job) -> dict[str, Any]:
-    """The members that differ from the record's, and those that later releases fill."""
+    """The members that differ from the record's."""
     return {
-        "parent_id": None,
-        "group_id": None,
         "tokens": tokens(job),
         "cost_usd": _money(job.cost_usd),
         "error": None

@@ -138,6 +138,7 @@ def searched(query: JobQuery, caller: Principal, using: Services) -> Found:
         user_id=query.user_id,
         provider=query.provider,
         error_class=query.error_class,
+        group_id=query.group_id,
         q=query.q,
         token_id=caller.token_id,
         since=query.since,

@@ -144,6 +144,14 @@ def worker(
         serve(settings, lanes=wanted, threads=threads)
 
 
+@app.command()
+def scheduler(parent: Parent = None) -> None:
+    """Fire schedules. Any number may run; each instant fires once."""
+    from workers.scheduler import serve
+
+    serve(_part(parent))
+
+
 @app.command("migrate")
 def migrate_command(home: Home = None) -> None:
     """Bring the database to the newest revision; make a keyring where there is none."""

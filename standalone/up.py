@@ -57,7 +57,7 @@ def up(
     on_step: Step,
     on_first_password: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Running]:
-    """Start engines, API, workers and, if asked, the sandbox; stop them at the end.
+    """Start engines, API, workers, a scheduler and, if asked, the sandbox; stop them at the end.
 
     `on_first_password` gets the first super admin's password as soon as it exists, on the very first start.
     """
@@ -71,7 +71,7 @@ def up(
         reached = reached.model_copy(update={"second_factor_postponable": is_loopback(layout.host)})
         supervisor = Supervisor(reached.environment())
         try:
-            on_step("starting the API and the workers")
+            on_step("starting the API, the workers and the scheduler")
             api_url = f"http://{_reachable(layout.host)}:{layout.port}"
             sandbox_url = _start(supervisor, reached.home, layout)
             running = Running(reached, supervisor, api_url, sandbox_url)
@@ -111,6 +111,7 @@ def _start(supervisor: Supervisor, home: Path, layout: Layout) -> str | None:
     supervisor.add("worker", "--lanes", "interactive", *threads)
     for _ in range(layout.workers):
         supervisor.add("worker", "--lanes", "standard,batch", *threads)
+    supervisor.add("scheduler")
     return sandbox_url
 
 

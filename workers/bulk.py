@@ -20,8 +20,8 @@ from psycopg.rows import DictRow
 from routing.admission import admit, check_input, check_storable
 from routing.snapshot import Snapshot
 from routing.values import Feature, Request
-from store.ids import new_id
-from workers import jobs, statements
+from store.ids import first_of_many
+from workers import chains, jobs, statements
 from workers.backpressure import Backpressure, QueueFull
 from workers.jobs import IdempotencyKey
 from workers.requests import JobRequest, KeyReused, Sender
@@ -30,7 +30,6 @@ Database = Connection[DictRow]
 
 _CHUNK = 512 * 1024  # characters of input held before they are copied
 _CHUNK_ROWS = 5000
-_FIRST_ID_MASK = (1 << 61) - 1  # of the random end of an id: what lies above is room to count
 
 
 class ConfigurationMoved(Exception):
@@ -90,8 +89,8 @@ class Bulk:
         self._newest = newest
         self._snapshot = newest()
         self._admitted: dict[tuple[str, str | None], _Admitted] = {}
-        self._next_id = _first_id()
-        self._first = UUID(int=self._next_id)
+        self._first = first_of_many()
+        self._next_id = self._first.int
         self._count = 0
         self._waiting: list[tuple[Any, ...]] = []
         self._waiting_size = 0
@@ -108,6 +107,7 @@ class Bulk:
         input_ = json.dumps(request.input)
         metadata = json.dumps(request.metadata) if request.metadata else "{}"
         feature = self._admit(request)
+        steps = chains.compiled(self._snapshot, feature, request.then) if request.then else None
         self._counts[feature.name] += 1
         if feature.max_queued is not None and self._counts[feature.name] > feature.max_queued:
             raise QueueFull(feature, retry_after=1)
@@ -126,6 +126,8 @@ class Bulk:
                 request.deadline_seconds,
                 request.retry_of,
                 request.stream,
+                None if steps is None else json.dumps(steps),
+                request.callback_url,
             )
         )
         self._next_id += 1
@@ -222,9 +224,3 @@ class Bulk:
                 before.lane,
             ):
                 raise ConfigurationMoved(name)
-
-
-def _first_id() -> int:
-    """A UUIDv7 with room behind it: counting up from it never leaves its random end."""
-    made = new_id().int
-    return made & ~((1 << 62) - 1) | made & _FIRST_ID_MASK

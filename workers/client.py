@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import psycopg
@@ -40,10 +40,11 @@ from store.database import (
 )
 from store.ids import new_id
 from store.settings import Settings
-from workers import jobs, lists, records
+from workers import chains, jobs, lists, records
 from workers.backpressure import Backpressure, QueueFull
 from workers.bulk import Bulk, Ids
 from workers.doorbells import Doorbells
+from workers.firing import Moved, Planned, fire, prepare
 from workers.jobs import IdempotencyKey, NewJob, find_key, insert
 from workers.lists import Found
 from workers.records import Job, JobFilter
@@ -51,6 +52,7 @@ from workers.requests import Accepted, JobRequest, KeyReused, Sender, checked_ke
 from workers.window import Window
 
 _POLL_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_Steps: TypeAlias = Sequence[Mapping[str, Any]] | None
 _BULKS = 4  # at once; each has a connection of its own
 _BULK_WAIT_SECONDS = 1.0
 
@@ -104,6 +106,8 @@ class Client:
         run_at: datetime | None = None,
         deadline_seconds: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        then: Sequence[Mapping[str, Any]] = (),
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> UUID:
         """Put a job into the queue; returns its id once it is durably stored.
@@ -124,6 +128,8 @@ class Client:
             run_at=run_at,
             deadline_seconds=deadline_seconds,
             metadata=metadata or {},
+            then=then,
+            callback_url=callback_url,
         )
         return self.put(request, Sender(caller, token_id), idempotency_key=idempotency_key).job_id
 
@@ -149,10 +155,10 @@ class Client:
             once = IdempotencyKey(sender.scope, checked_key(idempotency_key), request.fingerprint())
             if (found := self._kept(once)) is not None:
                 return found
-        snapshot, feature = self._admit(request, sender)
+        snapshot, feature, steps = self._admit(request, sender)
         job_id = new_id()
         while True:
-            job = _new_job(job_id, request, sender, feature)
+            job = _new_job(job_id, request, sender, feature, steps)
             is_due = request.run_at is None or request.run_at <= datetime.now(UTC)
             rings = is_due and self._window.has_room(job.lane)
             if self._insert(job, snapshot, rings, once):
@@ -160,7 +166,7 @@ class Client:
             self._backpressure.give_back(feature)
             if once is not None and (found := self._kept(once)) is not None:
                 return found
-            snapshot, feature = self._admit(request, sender, at_least=snapshot.version + 1)
+            snapshot, feature, steps = self._admit(request, sender, at_least=snapshot.version + 1)
         if rings:
             self._window.ring(job.lane, job.id, job.capability)
         return Accepted(job_id)
@@ -195,7 +201,7 @@ class Client:
         try:
             target = conninfo(self._database_url, self._role, application="orrery bulk")
             with psycopg.connect(target, autocommit=True, row_factory=dict_row) as db:
-                yield Bulk(db, sender, self._backpressure, self._newest)
+                yield Bulk(db, sender, self._backpressure, self.configuration)
         finally:
             self._bulks.release()
 
@@ -206,6 +212,23 @@ class Client:
             for lane in bulk.lanes:
                 self._window.fill(lane)
         return ids
+
+    def fire(self, planned: Planned) -> UUID | None:
+        """Fire a schedule now, as one that was asked to; returns the group of its jobs.
+
+        Raises RoutingError: its jobs are not what the configuration takes.
+        """
+        instant = datetime.now(UTC)
+        while True:
+            snapshot = self.configuration()
+            made = prepare(snapshot, planned, instant)
+            try:
+                with self._pool.connection() as db, db.transaction():
+                    group = fire(db, planned, instant, made, kind="manual", version=snapshot.version)
+            except Moved:
+                continue
+            self._window.fill(made.feature.lane)
+            return group
 
     def is_known(self, sender: Sender, key: str) -> bool:
         """Whether the sender's idempotency key is in use."""
@@ -293,19 +316,21 @@ class Client:
             time.sleep(pause)
         raise TimeoutError(f"Job {job_id} has not ended after {timeout:g} s.")
 
-    def _admit(self, request: JobRequest, sender: Sender, *, at_least: int = 0) -> tuple[Snapshot, Feature]:
+    def _admit(
+        self, request: JobRequest, sender: Sender, *, at_least: int = 0
+    ) -> tuple[Snapshot, Feature, _Steps]:
         """Check the job against the newest configuration; a refusal is never a stale one."""
         check_storable(request.metadata, "metadata")
         snapshot = self._snapshots.at_least(at_least)
         try:
-            return snapshot, self._admitted(snapshot, request, sender)
+            return snapshot, *self._admitted(snapshot, request, sender)
         except (RoutingError, QueueFull):
-            newest = self._newest()
+            newest = self.configuration()
             if newest is snapshot:
                 raise
-        return newest, self._admitted(newest, request, sender)
+        return newest, *self._admitted(newest, request, sender)
 
-    def _admitted(self, snapshot: Snapshot, request: JobRequest, sender: Sender) -> Feature:
+    def _admitted(self, snapshot: Snapshot, request: JobRequest, sender: Sender) -> tuple[Feature, _Steps]:
         asked = Request(
             request.feature,
             request.input,
@@ -314,10 +339,12 @@ class Client:
             plan=request.plan,
         )
         feature = admit(snapshot, asked, now=datetime.now(UTC)).feature
+        steps = chains.compiled(snapshot, feature, request.then) if request.then else None
         self._backpressure.reserve(feature)
-        return feature
+        return feature, steps
 
-    def _newest(self) -> Snapshot:
+    def configuration(self) -> Snapshot:
+        """The configuration that is committed now."""
         return self._snapshots.at_least(self._config_version())
 
     def _insert(self, job: NewJob, snapshot: Snapshot, rung: bool, once: IdempotencyKey | None) -> bool:
@@ -340,7 +367,13 @@ class Client:
         return int(row["version"])
 
 
-def _new_job(job_id: UUID, request: JobRequest, sender: Sender, feature: Feature) -> NewJob:
+def _new_job(
+    job_id: UUID,
+    request: JobRequest,
+    sender: Sender,
+    feature: Feature,
+    steps: _Steps,
+) -> NewJob:
     return NewJob(
         id=job_id,
         feature=feature.name,
@@ -357,6 +390,8 @@ def _new_job(job_id: UUID, request: JobRequest, sender: Sender, feature: Feature
         deadline_seconds=request.deadline_seconds,
         retry_of=request.retry_of,
         stream=request.stream,
+        follow_ups=steps,
+        callback_url=request.callback_url,
     )
 
 
@@ -371,6 +406,8 @@ def repeated(job: Job) -> JobRequest:
         deadline_seconds=job.deadline_seconds,
         metadata=job.metadata,
         retry_of=job.id,
+        then=chains.as_sent(job.follow_ups or ()),
+        callback_url=job.callback_url,
     )
 
 

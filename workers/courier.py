@@ -1,4 +1,5 @@
-"""The courier of a worker process: tells integrations what there is to be told, at least once.
+"""The courier of a worker process: tells integrations, and the callbacks of jobs, what there is to be told,
+at least once.
 
 Notices are rows, written by the transaction that they tell of. A courier takes some, for a minute each, and
 sends them without holding a lock; whoever dies in between has them sent again. `id` of the event is the
@@ -21,8 +22,8 @@ from psycopg.rows import DictRow
 from routing.transport import Transport
 from store.database import UNAVAILABLE, Pool
 from store.vault import Vault, VaultError
-from workers.delivery import DeliveryError, Event, deliver
-from workers.delivery.stored import note_health, stored
+from workers.delivery import DeliveryError, Event, Integration, deliver
+from workers.delivery.stored import callback_terms, note_health, stored
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ _AT_ONCE = 20
 @dataclass(frozen=True, slots=True)
 class _Notice:
     id: UUID
-    integration_id: UUID
+    integration_id: UUID | None
+    url: str | None
     event: str
     content: Mapping[str, Any]
     made_at: datetime
@@ -75,7 +77,7 @@ class Courier:
         latency, error = 0, None
         try:
             with self._pool.connection() as db:
-                integration = stored(db, self._vault, notice.integration_id)
+                integration = _addressee(db, self._vault, notice)
             if integration is None:
                 return  # its notices went with it
             event = Event(
@@ -84,10 +86,11 @@ class Courier:
             latency = deliver(self._transport, integration, event).latency_ms
         except (DeliveryError, VaultError) as refused:
             error = str(refused)
-            logger.warning("Integration %s was not told: %s", notice.integration_id, error)
+            logger.warning("%s was not told: %s", notice.url or notice.integration_id, error)
         with self._pool.connection() as db:
             _settle(db, notice, error)
-            note_health(db, notice.integration_id, ok=error is None, latency_ms=latency, error=error)
+            if notice.integration_id is not None:
+                note_health(db, notice.integration_id, ok=error is None, latency_ms=latency, error=error)
 
     def _work_on(self) -> None:
         while not self._stopped.is_set():
@@ -103,6 +106,13 @@ class Courier:
                 self._stopped.wait(self._pause_seconds)
 
 
+def _addressee(db: Connection[DictRow], vault: Vault, notice: _Notice) -> Integration | None:
+    """Whom a notice is for; a callback goes by the rules and the secret of the default webhook."""
+    if notice.integration_id is not None:
+        return stored(db, vault, notice.integration_id)
+    return Integration("callback", "webhook", notice.url, *callback_terms(db, vault))
+
+
 def _settle(db: Connection[DictRow], notice: _Notice, error: str | None) -> None:
     values = {"id": notice.id, "error": error and error[:1000], "gives_up": notice.tries >= MOST_TRIES}
     db.execute(_SENT if error is None else _FAILED, values)
@@ -115,7 +125,7 @@ FROM (
     ORDER BY due_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
 ) AS due
 WHERE notices.id = due.id
-RETURNING notices.id, integration_id, event, content, made_at, tries"""
+RETURNING notices.id, integration_id, url, event, content, made_at, tries"""
 
 _SENT = "UPDATE notices SET sent_at = now(), error = NULL WHERE id = %(id)s"
 

@@ -46,6 +46,8 @@ class NewJob:
     deadline_seconds: float | None = None
     retry_of: UUID | None = None
     stream: bool = False
+    follow_ups: Sequence[Mapping[str, Any]] | None = None
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class Claimed:
     """A job whose lease this process holds.
 
     `current_version` is the configuration version that was committed when the claim began. `age` and
-    `deadline_in` are seconds by the database's clock; `run` counts the claims, from 1.
+    `deadline_in` are seconds by the database's clock; `run` counts the claims, from 1. `follows`: its input
+    was made of what the job before it in a chain left.
     """
 
     id: UUID
@@ -81,6 +84,7 @@ class Claimed:
     age: float
     deadline_in: float | None
     stream: bool
+    follows: bool
     current_version: int
 
 
@@ -138,6 +142,7 @@ def insert(
         **{name: getattr(job, name) for name in NewJob.__slots__},
         "input": Jsonb(job.input),
         "metadata": Jsonb(job.metadata or {}),
+        "follow_ups": Jsonb(job.follow_ups) if job.follow_ups else None,
         "config_version": config_version,
         "rung": rung,
     }

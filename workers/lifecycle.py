@@ -23,6 +23,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from routing import failover
+from routing.admission import check_input
 from routing.breaker import Breakers
 from routing.budgets import InTheWay, Reservation
 from routing.cooldowns import Cooldowns
@@ -137,6 +138,8 @@ def resolve(execution: Execution, tools: Tools) -> Execution:
     )
     try:
         plan = resolve_plan(snapshot, request, now=datetime.now(UTC), figures=tools.figures.current())
+        if job.follows:  # nobody could check at the door what was not there yet
+            check_input(plan.feature.input_schema, job.input)
     except RoutingError as error:
         refused = Outcome(attempts=(), error_class=error.error_class, error_message=error.message)
         return replace(execution, request=request, outcome=refused)

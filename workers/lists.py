@@ -151,11 +151,12 @@ def _cut(jobs: Sequence[Job], limit: int) -> Found:
 
 _LAST_ID = UUID(int=2**128 - 1)
 _AT_ONCE = 2000  # jobs whose texts are read between two looks at the clock: 5 ms
-_EXACT = ("feature", "state", "user_id", "token_id", "caller_admin_id")
+_EXACT = ("feature", "state", "user_id", "token_id", "caller_admin_id", "group_id", "chain_id")
 _OF_ENDED = (*_EXACT, "error_class", "provider")
 _COLUMNS = """
 id, feature, state, lane, priority, input, metadata, user_id, plan, token_id, caller_admin_id, run_at,
-created_at, deadline_at, retries, calls, retry_of, config_version, cost_usd"""
+created_at, deadline_at, retries, calls, retry_of, config_version, cost_usd, group_id, parent_id, chain_id,
+follow_ups, callback_url"""
 _LONGEST_USER = 800  # bytes; what the index on users holds
 _QUEUE_STATES = ("queued", "running")
 _FAILURES = ("failed", "cancelled")
@@ -258,11 +259,17 @@ _FAILED = _Index("state", "state <> 'succeeded'")
 _CLASSES = _Index("error_class", "error_class IS NOT NULL")
 _TOKENS = _Index("token_id", "token_id IS NOT NULL")
 _FEATURES = _Index("feature", "true")
+_GROUPS = _Index("group_id", "group_id IS NOT NULL")
+_CHAINS = _Index("chain_id", "chain_id IS NOT NULL")
 _PROVIDERS = _Index("provider", "provider IS NOT NULL")
 
 
 def _index(filters: JobFilter) -> _Index | None:
     """None: PostgreSQL chooses, by what is rarer on average where an application narrows its own jobs."""
+    if filters.chain_id is not None:
+        return _CHAINS
+    if filters.group_id is not None:
+        return _GROUPS
     if filters.user_id is not None and len(filters.user_id.encode()) <= _LONGEST_USER:
         return _USERS
     if filters.error_class is not None:

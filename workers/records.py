@@ -30,12 +30,35 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A job of a chain."""
+
+    id: UUID
+    parent_id: UUID | None
+    feature: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A callback, and how it went. `state` is pending, sent or failed."""
+
+    event: str
+    url: str
+    state: str
+    tries: int
+    sent_at: datetime | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job as callers see it. What only a finished job has is None before.
 
     `attempts` (oldest first), `result` and `routing` (which routes were considered, where there were several)
-    are filled by `find`, not in lists. `key_version`
-    counts the keys of the provider or, below zero, the caller's own for it; 0: it had none.
+    are filled by `find`, not in lists, as are `chain` and `callbacks`. `key_version`
+    counts the keys of the provider or, below zero, the caller's own for it; 0: it had none. `follow_ups` are
+    the steps that come after it, `chain_id` is the first job of its chain.
     """
 
     id: UUID
@@ -52,6 +75,11 @@ class Job:
     finished_at: datetime | None
     deadline_seconds: float | None
     retry_of: UUID | None
+    group_id: UUID | None
+    parent_id: UUID | None
+    chain_id: UUID | None
+    follow_ups: Sequence[Mapping[str, Any]] | None
+    callback_url: str | None
     caller_admin_id: UUID | None
     attempt_count: int
     provider: str | None
@@ -73,6 +101,8 @@ class Job:
     result: Mapping[str, Any] | None = None
     routing: Mapping[str, Any] | None = None
     attempts: tuple[AttemptRecord, ...] = ()
+    chain: tuple[Link, ...] = ()
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def is_finished(self) -> bool:
@@ -96,6 +126,8 @@ class JobFilter:
     caller_admin_id: UUID | None = None
     error_class: str | None = None
     provider: str | None = None
+    group_id: UUID | None = None
+    chain_id: UUID | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -107,7 +139,20 @@ def find(db: Connection[DictRow], job_id: UUID, *, token_id: UUID | None = None)
     if row is None:
         return None
     attempts = tuple(AttemptRecord(**attempt) for attempt in db.execute(_ATTEMPTS, values))
-    return Job(**row, attempts=attempts)
+    return Job(**row, attempts=attempts, chain=_chain(db, row["chain_id"]), callbacks=_callbacks(db, row))
+
+
+def _chain(db: Connection[DictRow], chain_id: UUID | None) -> tuple[Link, ...]:
+    if chain_id is None:
+        return ()
+    found = db.execute(_CHAIN, {"chain_id": chain_id, "since": _made_at(chain_id)})
+    return tuple(Link(**link) for link in found)
+
+
+def _callbacks(db: Connection[DictRow], job: DictRow) -> tuple[Callback, ...]:
+    if job["callback_url"] is None or job["finished_at"] is None:
+        return ()
+    return tuple(Callback(**sent) for sent in db.execute(_CALLBACKS, {"id": job["id"]}))
 
 
 def repeats(db: Connection[DictRow], job_id: UUID, *, limit: int) -> list[UUID]:
@@ -144,9 +189,11 @@ _LATEST_MS = 253_370_764_800_000  # the year 9999, where datetime ends
 _DEADLINE = """extract(epoch FROM deadline_at - CASE WHEN retries = 0 THEN greatest(created_at, run_at)
     ELSE created_at END)::float8 AS deadline_seconds"""
 
+_BONDS = "group_id, parent_id, chain_id, follow_ups, callback_url"
+
 LIVE = f"""
 id, feature, state, lane, priority, input, metadata, user_id, plan, run_at, created_at,
-NULL::timestamptz AS finished_at, {_DEADLINE}, retry_of, caller_admin_id,
+NULL::timestamptz AS finished_at, {_DEADLINE}, retry_of, {_BONDS}, caller_admin_id,
 calls AS attempt_count, NULL::text AS provider, NULL::text AS model,
 config_version, NULL::uuid AS assignment_id, NULL::integer AS prompt_version, NULL::integer AS key_version,
 NULL::bigint AS input_tokens, NULL::bigint AS output_tokens, NULL::bigint AS cached_tokens,
@@ -156,7 +203,7 @@ NULL::text AS error_class, NULL::text AS error_message, NULL::text AS artifact_k
 
 ENDED = f"""
 id, feature, state, lane, priority, input, metadata, user_id, plan, run_at, created_at, finished_at,
-{_DEADLINE}, retry_of, caller_admin_id, calls AS attempt_count, provider, model, config_version,
+{_DEADLINE}, retry_of, {_BONDS}, caller_admin_id, calls AS attempt_count, provider, model, config_version,
 assignment_id, prompt_version, key_version, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
 tokens_estimated, cost_usd, latency_ms, error_class, error_message, artifact_key"""
 """The same out of `job_history`."""
@@ -167,6 +214,19 @@ WHERE id = %(id)s AND (%(token_id)s::uuid IS NULL OR token_id = %(token_id)s)
 UNION ALL
 SELECT {ENDED}, result, routing FROM job_history
 WHERE id = %(id)s AND finished_at >= %(since)s AND (%(token_id)s::uuid IS NULL OR token_id = %(token_id)s)"""
+
+_CHAIN = """
+SELECT id, parent_id, feature, state FROM jobs WHERE chain_id = %(chain_id)s
+UNION ALL
+SELECT id, parent_id, feature, state FROM job_history
+WHERE chain_id = %(chain_id)s AND finished_at >= %(since)s
+ORDER BY id"""
+
+_CALLBACKS = """
+SELECT event, url, tries, sent_at, error,
+    CASE WHEN sent_at IS NOT NULL THEN 'sent' WHEN failed_at IS NOT NULL THEN 'failed' ELSE 'pending' END AS
+    state
+FROM notices WHERE job_id = %(id)s AND url IS NOT NULL ORDER BY made_at"""
 
 _REPEATS = """
 SELECT id FROM jobs WHERE retry_of = %(id)s

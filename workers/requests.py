@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +25,8 @@ class JobRequest:
         deadline_seconds: the job fails with class `deadline` if it has not ended by then.
         stream: its text can be followed while it is written.
         retry_of: the finished job that this one repeats.
+        then: the steps that follow it, see `workers/chains.py`.
+        callback_url: told when it has ended, and when each step has.
     """
 
     feature: str
@@ -37,12 +39,15 @@ class JobRequest:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = False
     retry_of: UUID | None = None
+    then: Sequence[Mapping[str, Any]] = ()
+    callback_url: str | None = None
 
     def fingerprint(self) -> bytes:
         """SHA-256 over everything the caller sent, whatever the order of members and the time zone."""
         members = asdict(self)
-        if not self.stream:
-            del members["stream"]  # requests of before it was known stay what they were
+        for name in ("stream", "then", "callback_url"):
+            if not members[name]:
+                del members[name]  # requests of before it was known stay what they were
         if self.run_at is not None:
             members["run_at"] = self.run_at.astimezone(UTC).isoformat()
         if self.retry_of is not None:

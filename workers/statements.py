@@ -1,13 +1,18 @@
 """The SQL of `workers/jobs.py`. PostgreSQL 15 and newer."""
 
+# What a job belongs to; goes with it wherever it goes.
+_BONDS = "group_id, parent_id, chain_id, follow_ups, callback_url"
+
 _COLUMNS = """id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id,
-    token_id, run_at, scheduled, deadline_at, rung_at, retry_of, stream"""
+    token_id, run_at, scheduled, deadline_at, rung_at, retry_of, stream, chain_id, follow_ups,
+    callback_url"""
 
 _VALUES = """%(id)s, %(feature)s, %(capability)s, %(lane)s, %(priority)s, %(input)s, %(user_id)s, %(plan)s,
     %(metadata)s, %(caller_admin_id)s::uuid, %(token_id)s::uuid, coalesce(%(run_at)s::timestamptz, now()),
     coalesce(%(run_at)s::timestamptz > now(), false),
     coalesce(%(run_at)s::timestamptz, now()) + %(deadline_seconds)s::float8 * interval '1 second',
-    CASE WHEN %(rung)s THEN now() END, %(retry_of)s::uuid, %(stream)s"""
+    CASE WHEN %(rung)s THEN now() END, %(retry_of)s::uuid, %(stream)s,
+    CASE WHEN %(follow_ups)s::jsonb IS NOT NULL THEN %(id)s END, %(follow_ups)s::jsonb, %(callback_url)s"""
 
 INSERT = f"""
 INSERT INTO jobs ({_COLUMNS})
@@ -37,6 +42,7 @@ WHERE jobs.id = chosen.id
 RETURNING jobs.id, feature, capability, lane, input, user_id, plan, caller_admin_id, run, retries,
     lease_token, started_at, extract(epoch FROM now() - greatest(created_at, run_at))::float8 AS age,
     extract(epoch FROM deadline_at - now())::float8 AS deadline_in, stream,
+    parent_id IS NOT NULL AS follows,
     (SELECT role FROM admins WHERE admins.id = caller_admin_id) AS caller_role,
     (SELECT version FROM config_state) AS current_version,
     set_config('synchronous_commit', 'off', true)"""
@@ -131,14 +137,14 @@ WITH ending AS MATERIALIZED (
         token_id, created_at, run_at, deadline_at, started_at, finished_at, run, retries, calls, result,
         artifact_key, error_class, error_message, provider, model, config_version, assignment_id,
         prompt_version, key_version, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
-        tokens_estimated, cost_usd, latency_ms, routing, lease_token, worker, retry_of, crashes)
+        tokens_estimated, cost_usd, latency_ms, routing, lease_token, worker, retry_of, crashes, {_BONDS})
     SELECT
         ended.id, feature, capability, lane, priority, ending.state, input, user_id, plan, metadata,
         caller_admin_id, token_id, created_at, run_at, deadline_at, started_at, now(), run, retries,
         calls + new_calls, result, artifact_key, error_class, error_message, provider, model,
         ending.config_version, assignment_id, prompt_version, key_version, input_tokens, output_tokens,
         cached_tokens, reasoning_tokens, tokens_estimated, ended.cost_usd + ending.cost_usd, latency_ms,
-        routing, lease_token, worker, retry_of, crashes
+        routing, lease_token, worker, retry_of, crashes, {_BONDS}
     FROM ended JOIN ending ON ending.id = ended.id AND ending.token = ended.lease_token
 ), calls AS (
     {_INSERT_CALLS} WHERE job_id IN (SELECT id FROM ended) ON CONFLICT DO NOTHING
@@ -151,13 +157,14 @@ WITH ended AS (
 ), again AS (
     INSERT INTO jobs (
         id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id, token_id,
-        created_at, run_at, scheduled, deadline_at, run, retries, calls, cost_usd, retry_of, stream, crashes)
+        created_at, run_at, scheduled, deadline_at, run, retries, calls, cost_usd, retry_of, stream, crashes,
+        {_BONDS})
     SELECT
         id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id, token_id,
         created_at, now() + %(delay)s * interval '1 second', %(delay)s > 0,
         least(deadline_at, now() + %(seconds_left)s::float8 * interval '1 second'), run,
-        retries + %(retries)s, calls + %(calls)s, cost_usd + %(cost_usd)s, retry_of, stream,
-        crashes
+        retries + %(retries)s, calls + %(calls)s, cost_usd + %(cost_usd)s, retry_of, stream, crashes,
+        {_BONDS}
     FROM ended
 ), calls AS (
     {_INSERT_CALLS} WHERE EXISTS (SELECT FROM ended) ON CONFLICT DO NOTHING
@@ -211,11 +218,12 @@ WITH silent AS (
     INSERT INTO job_history (
         id, feature, capability, lane, priority, state, input, user_id, plan, metadata, caller_admin_id,
         token_id, created_at, run_at, deadline_at, started_at, finished_at, run, retries, calls, error_class,
-        error_message, cost_usd, worker, retry_of, crashes)
+        error_message, cost_usd, worker, retry_of, crashes, {_BONDS})
     SELECT
         id, feature, capability, lane, priority, 'failed', input, user_id, plan, metadata, caller_admin_id,
         token_id, created_at, run_at, deadline_at, started_at, now(), run, retries, calls, 'poison',
-        'Its worker process died each time it ran this job alone.', cost_usd, worker, retry_of, crashes + 1
+        'Its worker process died each time it ran this job alone.', cost_usd, worker, retry_of, crashes + 1,
+        {_BONDS}
     FROM poisoned
 ), back AS (
     UPDATE jobs SET state = 'queued', lease_token = NULL, lease_until = NULL, rung_at = NULL, suspect = true,
@@ -270,7 +278,7 @@ CREATE_BULK = """
 CREATE TEMPORARY TABLE bulk_jobs (
     id uuid, feature text, capability text, lane text, priority smallint, input jsonb, user_id text,
     plan text, metadata jsonb, run_at timestamptz, deadline_seconds float8, retry_of uuid,
-    stream boolean)"""
+    stream boolean, follow_ups jsonb, callback_url text)"""
 
 COPY_BULK = "COPY bulk_jobs FROM STDIN"
 
@@ -278,7 +286,8 @@ INSERT_BULK = f"""
 INSERT INTO jobs ({_COLUMNS})
 SELECT id, feature, capability, lane, priority, input, user_id, plan, metadata, %(caller_admin_id)s::uuid,
     %(token_id)s::uuid, coalesce(run_at, now()), coalesce(run_at > now(), false),
-    coalesce(run_at, now()) + deadline_seconds * interval '1 second', NULL, retry_of, stream
+    coalesce(run_at, now()) + deadline_seconds * interval '1 second', NULL, retry_of, stream,
+    CASE WHEN follow_ups IS NOT NULL THEN id END, follow_ups, callback_url
 FROM bulk_jobs
 WHERE EXISTS (SELECT FROM config_state WHERE version = %(config_version)s)"""
 

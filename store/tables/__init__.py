@@ -29,6 +29,7 @@ from store.tables.people import (
 )
 from store.tables.personal_keys import AdminProviderSetting
 from store.tables.providers import AIModel, AIProvider, ModelPrice
+from store.tables.schedules import Fire, JobGroup, Schedule, ScheduleState
 
 __all__ = [
     "AIModel",
@@ -50,10 +51,14 @@ __all__ = [
     "BudgetUsage",
     "Feature",
     "FeatureAIAssignment",
+    "Fire",
     "IntegrationHealth",
+    "JobGroup",
     "Lane",
     "LoginThrottle",
     "ModelPrice",
     "PromptTemplate",
+    "Schedule",
+    "ScheduleState",
     "SystemIntegration",
 ]

@@ -36,9 +36,11 @@ VALUES: Mapping[str, Mapping[str, Any]] = {  # where a column's checks want more
     "ai_usage_analytics": {"outcome": "failed", "lane": "batch"},
     "budgets": {"scope": "global", "period": "day", "limit_usd": 1},
     "features": {"capability": "text"},
+    "fires": {"kind": "manual"},
     "idempotency_keys": {"job_id": new_id(), "scope": str(STRANGER)},
     "job_history": {"state": "failed", "token_id": OTHERS_TOKEN, "caller_admin_id": STRANGER},
     "jobs": {"lane": "batch", "token_id": OTHERS_TOKEN, "caller_admin_id": STRANGER},
+    "notices": {"url": "http://127.0.0.1"},
     "system_integrations": {"type": "webhook"},
     "worker_breakers": {"state": "open"},
 }
@@ -141,10 +143,10 @@ def own_rows(owner: Connection[Any], tables: Mapping[str, list[Column]], identit
                 if table == "job_history" and own:
                     row["id"] = job_id
                 insert(owner, table, row)
-        owner.execute("DELETE FROM ai_usage_analytics")
-        for id_ in (new_id(), job_id):
-            row = any_row("ai_usage_analytics", tables["ai_usage_analytics"]) | {"job_id": id_}
-            insert(owner, "ai_usage_analytics", row)
+        for table in ("ai_usage_analytics", "notices"):  # a caller's where the job is
+            owner.execute(f"DELETE FROM {table}".encode())
+            for id_ in (new_id(), job_id):
+                insert(owner, table, any_row(table, tables[table]) | {"job_id": id_})
 
 
 def reached(db: Connection[Any], statement: sql.Composed, *, counted: bool = False) -> int | None:

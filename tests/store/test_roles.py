@@ -56,16 +56,20 @@ config_state             SU           SU        SU     SU           S       S   
 feature_ai_assignments   S            SIUD      S      -            S       S    S       -
 features                 S            SIUD      S      -            S       S    S       -
 feeder_state             -            -         -      -            -       -    SU      -
+fires                    S            S         S      -            -       -    -       -
 idempotency_keys         siu          siu       siu    siu          SI      -    SD      -
 integration_health       S            S         S      -            -       S    SIUD    -
+job_groups               S            S         S      -            -       -    S       -
 job_history              S            S         S      s            S       -    SI      -
 jobs                     S            SiU       Siu    siu          SIU     SU   SIUD    -
 lanes                    S            SU        S      -            S       S    S       -
 login_throttles          -            -         -      -            -       SIUD -       -
 model_prices             S            SIUD      S      -            S       S    S       -
-notices                  S            S         S      -            -       -    SU      -
+notices                  S            S         S      s            S       -    SU      -
 prompt_templates         S            SIUD      S      -            S       S    S       -
 provider_health          S            S         S      -            -       S    SIUD    -
+schedule_state           S            S         S      -            -       -    -       -
+schedules                S            SIUD      S      -            -       -    S       -
 system_integrations      S            SIUD      S      -            -       -    S       -
 usage_daily              S            S         S      -            -       S    SIU     -
 usage_hourly             S            S         S      -            -       S    SIU     -
@@ -94,6 +98,7 @@ VIEWS = {
 }
 
 FUNCTIONS = {  # those that run as the owner, and who may call them
+    "advance_schedule": {"worker"},
     "alert_opened": set(),
     "assignment_saved": set(),
     "audit_append": {"super_admin", "admin", "application", "client", "api", "worker"},
@@ -105,7 +110,10 @@ FUNCTIONS = {  # those that run as the owner, and who may call them
     "count_budgets": set(),
     "covering_budgets": set(),
     "cancel_jobs": {"super_admin", "admin", "application", "client", "worker"},
+    "due_schedule": {"worker"},
     "ensure_partitions": {"worker"},
+    "fire_schedule": {"super_admin", "worker"},
+    "follow_up": set(),
     "keep_assignment_version": set(),
     "prune_budgets": {"worker"},
     "raise_alert": {"worker"},
@@ -114,6 +122,7 @@ FUNCTIONS = {  # those that run as the owner, and who may call them
     "raise_retiring_models": {"worker"},
     "raise_unserved_lanes": {"super_admin", "admin", "api", "worker"},
     "reserve_budget": {"worker"},
+    "schedule_saved": set(),
     "spend": set(),
     "tell": set(),
     "usage_rebase": {"worker"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
@@ -33,6 +34,13 @@ def stored(db: Connection[DictRow], vault: Vault, integration_id: UUID) -> Integ
     return Integration(credentials=json.loads(clear), **row)
 
 
+def callback_terms(db: Connection[DictRow], vault: Vault) -> tuple[dict[str, str], dict[str, Any]]:
+    """The credentials and settings that callbacks go by: those of the default webhook; none without one."""
+    row = db.execute(_DEFAULT_WEBHOOK).fetchone()
+    found = None if row is None else stored(db, vault, row["id"])
+    return ({}, {}) if found is None else (dict(found.credentials), dict(found.settings))
+
+
 def note_health(
     db: Connection[DictRow], integration_id: UUID, *, ok: bool, latency_ms: int, error: str | None
 ) -> None:
@@ -45,6 +53,10 @@ def note_health(
 _FIND = """
 SELECT name, type, endpoint, settings, sealed_credentials, credentials_version
 FROM system_integrations WHERE id = %s"""
+
+_DEFAULT_WEBHOOK = """
+SELECT id FROM system_integrations WHERE type = 'webhook' AND is_default ORDER BY is_active DESC, id LIMIT
+1"""
 
 _NOTE = """
 INSERT INTO integration_health (integration_id, last_test_at, last_ok, last_latency_ms, last_error)
