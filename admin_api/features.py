@@ -20,7 +20,7 @@ from admin_api.etags import tagged
 from admin_api.fields import Label, Prose, Stamps
 from admin_api.pagination import Page, PageQuery, page_of
 from admin_api.providers import Changes
-from admin_api.refusals import Invalid, NotFound, User, pointer
+from admin_api.refusals import Conflict, Invalid, NotFound, User, pointer
 from admin_api.security import Current, GuardedRoute, allow_reading, allow_writing
 from admin_api.sessions import Reading, Writing
 from admin_api.uses import REMOVED, Deactivate, refuse
@@ -28,7 +28,7 @@ from routing.errors import ConfigurationError
 from routing.schemas import flaw
 from routing.values import Capability
 from store.ids import new_id
-from store.tables import AIModel, AssignmentTarget, FeatureAIAssignment
+from store.tables import AIModel, AssignmentTarget, FeatureAIAssignment, Schedule
 from store.tables import Feature as FeatureRow
 
 router = APIRouter(prefix="/features", tags=["features"], route_class=GuardedRoute)
@@ -162,7 +162,7 @@ def delete_feature(
 ) -> Feature | Response:
     """Remove a feature with its prompts. Its jobs in the queue fail; history stays.
 
-    One that has an assignment answers 409 and names it.
+    One that has an assignment or a schedule answers 409 and names it.
     """
     row = found(session, name)
     if deactivate:
@@ -173,6 +173,13 @@ def delete_feature(
         select(FeatureAIAssignment.id).where(FeatureAIAssignment.feature_id == row.id)
     ).all()
     refuse(f"Feature {row.name!r}", [User(assignment, row.name) for assignment in assigned])
+    planned = session.scalars(select(Schedule.name).where(Schedule.feature_name == row.name)).all()
+    if planned:
+        raise Conflict(
+            f"Feature {row.name!r} is in use by the schedules: {', '.join(planned)}. Remove those first, or "
+            "deactivate it instead.",
+            hint="?deactivate=true does that.",
+        )
     session.execute(delete(FeatureRow).where(FeatureRow.id == row.id))
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
