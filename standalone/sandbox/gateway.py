@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from standalone.sandbox.calls import CallLog
 from standalone.sandbox.exchange import ClientGone, Exchange
 from standalone.sandbox.faults import Fault, FaultBoard, Faults
-from standalone.sandbox.values import Answer, Call, Refusal, WireProtocol, json_answer
+from standalone.sandbox.values import Answer, AnswerLost, Call, Refusal, WireProtocol, json_answer
 
 _GARBAGE = Answer(200, b"application/json", (b'\x00\xff<html><body>upstream gave up \xfe\x80 {"id": ',))
 
@@ -46,6 +46,9 @@ class Gateway:
             entry.status = await _respond(exchange, protocol, call, faults)
         except ClientGone:
             entry.status = None
+        except AnswerLost as lost:
+            entry.status, entry.fault = None, str(lost)
+            await exchange.reset()
         finally:
             self._calls.leave(entry, milliseconds=(time.perf_counter() - started) * 1000)
 
