@@ -9,7 +9,7 @@ never sent twice. Whatever is no answer to a line is raised as the error that it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from tempfile import SpooledTemporaryFile
@@ -29,11 +29,19 @@ from routing.providers import batch_codec, classify, codec
 from routing.providers.batches import BatchCodec, BatchLine, BatchState, BatchStatus, Listed
 from routing.providers.replies import parse
 from routing.providers.wire import HttpRequest, HttpResponse, scrubbed
-from routing.transport import Transport
+from routing.transport import MAX_BODY, Transport
 from routing.values import Call, Capability, Provider, Reply, Route
 
 __all__ = [
-    *("BatchState", "BatchStatus", "can_batch", "cancel", "find", "limits", "poll", "results", "submit"),
+    "BatchState",
+    "BatchStatus",
+    "can_batch",
+    "cancel",
+    "find",
+    "limits",
+    "poll",
+    "results",
+    "submit",
 ]
 
 MOST_RESULTS = 1024**3  # bytes of a file of results, which is kept on disk
@@ -159,13 +167,12 @@ def cancel(transport: Transport, provider: Provider, key: str | None, batch_id: 
     """Have the batch end. One that has ended is left as it is."""
     request = batch_codec(provider).cancel(provider, key, batch_id)
     response = _sent(transport, provider, key, request)
-    error = classify(provider, response) if response.status >= 400 else None
-    if (
-        isinstance(error, BadRequest)
-        and poll(transport, provider, key, batch_id).status is not BatchStatus.RUNNING
-    ):
+    if response.status < 400:
         return
-    if error is not None:
+    error = classify(provider, response)
+    if not isinstance(error, BadRequest):
+        raise error
+    if poll(transport, provider, key, batch_id).status is BatchStatus.RUNNING:
         raise error
 
 
@@ -245,13 +252,9 @@ def _documents(transport: Transport, provider: Provider, key: str | None, state:
                 raise classify(provider, scrubbed(response, key))
             file.write(b"\n")
         file.seek(0)
-        yield from _parsed(file, key)
-
-
-def _parsed(lines: Iterable[bytes], key: str | None) -> Iterator[Any]:
-    for line in lines:
-        if line.strip():
-            yield parse(scrubbed(HttpResponse(200, {}, line), key).body.decode("utf-8", "replace"))
+        while line := file.readline(MAX_BODY):  # what is longer falls into pieces, which are unreadable
+            if line.strip():
+                yield parse(scrubbed(HttpResponse(200, {}, line), key).body.decode("utf-8", "replace"))
 
 
 def _outcome(answer: HttpResponse | ProviderError, call: Call) -> Reply | RoutingError:

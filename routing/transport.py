@@ -10,7 +10,8 @@
   proxies are not used.
 * A request that meets a kept-alive connection which the server has just closed is sent again once, at once.
   The server has answered no byte of it; there remains the small risk that it had taken the request, so that
-  the call runs, and bills, twice. Failing over instead would carry the same risk.
+  the call runs, and bills, twice. Failing over instead would carry the same risk. What costs more than a call
+  is sent `once`.
 """
 
 from __future__ import annotations
