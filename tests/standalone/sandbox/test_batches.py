@@ -158,6 +158,12 @@ def test_files_of_openai(vendor: OpenAI) -> None:
     assert vendor.create(file_id).json()["error"]["param"] == "input_file_id"
 
 
+def test_a_file_may_be_larger_than_a_call(vendor: OpenAI) -> None:
+    text = "x" * 40_000_000
+    file_id = vendor.upload(text)
+    assert vendor.ask("GET", f"files/{file_id}").json()["bytes"] == len(text)
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
