@@ -2,7 +2,7 @@
 
 What a provider can do is which codecs its protocol holds: `CODECS[protocol][capability]`. A new protocol is a
 new module and one entry in `_PROTOCOLS`. Where a protocol has two ways to say the same, a model's `api_style`
-chooses.
+chooses. Its batch API, if it has one, takes the bodies of those codecs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ from routing.providers.wire import Codec, HttpRequest, HttpResponse
 from routing.values import Capability, Provider, Route
 
 __all__ = [
-    *("ALIASES", "CODECS", "PROTOCOLS", "Codec", "batch_codec", "classify", "codec", "probe"),
+    "ALIASES",
+    "CODECS",
+    "PROTOCOLS",
+    "Codec",
+    "batch_codec",
+    "classify",
+    "codec",
+    "probe",
     "second_probe",
 ]
 
