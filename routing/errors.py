@@ -16,7 +16,8 @@
     │   ├── OutputRejected             output_schema   the answer does not fit the feature's output_schema
     │   ├── TimedOut                   timeout         trips the breaker
     │   │   └── PoolTimedOut           timeout, but of our own making
-    │   └── ConnectionFailed           connection      trips the breaker
+    │   ├── ConnectionFailed           connection      trips the breaker
+    │   └── SubmitUnknown              submit_unknown  a batch was sent: nobody knows whether it exists
     ├── CircuitOpen                    overloaded      no call was made: the breaker is open
     ├── RateWait                       rate_wait       no call was made: it is not its turn yet
     ├── KeySpent                       quota           no call was made: the key's quota was used up just now
@@ -231,6 +232,13 @@ class ConnectionFailed(ProviderError):
     trips_breaker = True
     retries_route = True
     tries_backup = True
+    retryable = True
+
+
+class SubmitUnknown(ProviderError):
+    """No answer tells whether a batch was created. It must be looked for before it is sent again."""
+
+    error_class = "submit_unknown"
     retryable = True
 
 

@@ -34,6 +34,7 @@ _EXTENSIONS = {
     "audio/flac": "flac",
     "audio/webm": "webm",
     "audio/mp4": "m4a",
+    "application/jsonl": "jsonl",
 }
 _HEADER = 44  # bytes of a WAV file before its samples, as written here
 

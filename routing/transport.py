@@ -10,7 +10,8 @@
   proxies are not used.
 * A request that meets a kept-alive connection which the server has just closed is sent again once, at once.
   The server has answered no byte of it; there remains the small risk that it had taken the request, so that
-  the call runs, and bills, twice. Failing over instead would carry the same risk.
+  the call runs, and bills, twice. Failing over instead would carry the same risk. What costs more than a call
+  is sent `once`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import IO, TypeAlias
 from urllib.parse import urlsplit
 
 import httpcore
@@ -68,7 +69,8 @@ class Peer:
         field: where its address stands, such as `base_url`.
         allow_private: whether it may be at a loopback or private address.
         verify_tls: whether its certificate must be valid.
-        max_body: bytes its answer may have, where that is less than the transport allows.
+        max_body: bytes its answer may have, where that is less than the transport allows; of a download
+            whatever that is.
     """
 
     name: str
@@ -122,16 +124,31 @@ class Transport:
         provider: Provider,
         max_body: int = MAX_BODY,
         heard: Heard | None = None,
+        once: bool = False,
     ) -> HttpResponse:
         """A provider's answer; as `exchange`. `heard` is given what a stream of events says, as it comes."""
-        name = f"Provider {provider.slug!r}"
-        peer = Peer(name, "base_url", provider.allow_private_network, _verifies(provider), max_body)
-        return self.exchange(request, timeout=timeout, peer=peer, heard=heard)
+        peer = _peer(provider, max_body)
+        return self.exchange(request, timeout=timeout, peer=peer, heard=heard, once=once)
+
+    def download(
+        self, request: HttpRequest, *, timeout: float, provider: Provider, file: IO[bytes], most: int
+    ) -> HttpResponse:
+        """As `send`, but the body of a success, of up to `most` bytes, is written to `file` and not kept."""
+        return self.exchange(request, timeout=timeout, peer=_peer(provider, most), file=file)
 
     def exchange(
-        self, request: HttpRequest, *, timeout: float, peer: Peer, heard: Heard | None = None
+        self,
+        request: HttpRequest,
+        *,
+        timeout: float,
+        peer: Peer,
+        heard: Heard | None = None,
+        file: IO[bytes] | None = None,
+        once: bool = False,
     ) -> HttpResponse:
         """The answer to `request`, whatever its status, within `timeout` seconds in all.
+
+        `once`: it is not sent again where a kept-alive connection turns out to be closed.
 
         Raises:
             ConfigurationError: the address is none that can be used, is a forbidden one, or redirects.
@@ -140,9 +157,9 @@ class Transport:
         """
         channel = self._channel(_Policy(peer.allow_private, peer.verify_tls))
         channel.deadline.start(timeout)
-        result = self._attempt(channel, request, timeout, peer, heard)
-        if isinstance(result, _StaleConnection):
-            result = self._attempt(channel, request, timeout, peer, heard)
+        result = self._attempt(channel, request, timeout, peer, heard, file)
+        if isinstance(result, _StaleConnection) and not once:
+            result = self._attempt(channel, request, timeout, peer, heard, file)
         if isinstance(result, RoutingError):
             raise result
         return result
@@ -161,12 +178,18 @@ class Transport:
         self._resolver.close()
 
     def _attempt(
-        self, channel: _Channel, request: HttpRequest, timeout: float, peer: Peer, heard: Heard | None
+        self,
+        channel: _Channel,
+        request: HttpRequest,
+        timeout: float,
+        peer: Peer,
+        heard: Heard | None,
+        file: IO[bytes] | None,
     ) -> HttpResponse | RoutingError:
         """The answer, or the error as a value: raised from here, it would carry httpx's exception along, and
         with it the request and its key."""
         try:
-            return self._exchange(channel, request, timeout, peer, heard)
+            return self._exchange(channel, request, timeout, peer, heard, file)
         except ForbiddenAddressError as error:
             return ForbiddenAddressError(error.host, error.reason, field=peer.field)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
@@ -176,7 +199,13 @@ class Transport:
             return _translated(error, peer, timeout)
 
     def _exchange(
-        self, channel: _Channel, request: HttpRequest, timeout: float, peer: Peer, heard: Heard | None
+        self,
+        channel: _Channel,
+        request: HttpRequest,
+        timeout: float,
+        peer: Peer,
+        heard: Heard | None,
+        file: IO[bytes] | None,
     ) -> HttpResponse:
         left = max(0.001, channel.deadline.left(timeout))
         limits = {"connect": min(_CONNECT, left), "read": left, "write": min(_WRITE, left), "pool": _POOL}
@@ -185,6 +214,10 @@ class Transport:
             headers = _headers(response)
             if 300 <= response.status_code < 400:
                 raise ConfigurationError(_redirected(response, peer))
+            if file is not None and response.is_success:
+                for piece in _body(response, peer.max_body):
+                    file.write(piece)
+                return HttpResponse(response.status_code, headers, b"")
             pieces = _body(response, min(self._max_body, peer.max_body))
             if heard is not None and response.is_success and _is_stream(headers):
                 pieces = _overheard(pieces, heard)
@@ -280,6 +313,11 @@ def _headers(response: httpx.Response) -> dict[str, str]:
 
 
 _DISCONNECTS = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+
+def _peer(provider: Provider, max_body: int) -> Peer:
+    name = f"Provider {provider.slug!r}"
+    return Peer(name, "base_url", provider.allow_private_network, _verifies(provider), max_body)
 
 
 def _verifies(provider: Provider) -> bool:

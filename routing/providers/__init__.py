@@ -2,7 +2,7 @@
 
 What a provider can do is which codecs its protocol holds: `CODECS[protocol][capability]`. A new protocol is a
 new module and one entry in `_PROTOCOLS`. Where a protocol has two ways to say the same, a model's `api_style`
-chooses.
+chooses. Its batch API, if it has one, takes the bodies of those codecs.
 """
 
 from __future__ import annotations
@@ -14,17 +14,31 @@ from typing import TypeAlias
 from routing.errors import ConfigurationError, ProviderError
 from routing.providers import (
     anthropic,
+    anthropic_batches,
     elevenlabs,
     gemini,
+    gemini_batches,
     gemini_media,
+    openai_batches,
     openai_compatible,
     openai_media,
     openai_responses,
 )
+from routing.providers.batches import BatchCodec
 from routing.providers.wire import Codec, HttpRequest, HttpResponse
 from routing.values import Capability, Provider, Route
 
-__all__ = ["ALIASES", "CODECS", "PROTOCOLS", "Codec", "classify", "codec", "probe", "second_probe"]
+__all__ = [
+    "ALIASES",
+    "CODECS",
+    "PROTOCOLS",
+    "Codec",
+    "batch_codec",
+    "classify",
+    "codec",
+    "probe",
+    "second_probe",
+]
 
 
 _Probe: TypeAlias = Callable[[Provider, str | None], HttpRequest]
@@ -38,6 +52,7 @@ class _WireProtocol:
     probe: _Probe
     second_probe: _Probe | None = None
     styles: Mapping[str, _Codecs] = field(default_factory=dict)
+    batches: BatchCodec | None = None
 
 
 _PROTOCOLS: Mapping[str, _WireProtocol] = {
@@ -59,11 +74,13 @@ _PROTOCOLS: Mapping[str, _WireProtocol] = {
         },
         classify=openai_compatible.classify,
         probe=openai_compatible.probe,
+        batches=openai_batches.Batches(),
     ),
     "anthropic": _WireProtocol(
         codecs={Capability.TEXT: anthropic.Text(), Capability.VISION: anthropic.Text()},
         classify=anthropic.classify,
         probe=anthropic.probe,
+        batches=anthropic_batches.Batches(),
     ),
     "gemini": _WireProtocol(
         codecs={
@@ -76,6 +93,7 @@ _PROTOCOLS: Mapping[str, _WireProtocol] = {
         },
         classify=gemini.classify,
         probe=gemini.probe,
+        batches=gemini_batches.Batches(),
     ),
     "elevenlabs": _WireProtocol(
         codecs={
@@ -109,6 +127,14 @@ def codec(route: Route, capability: Capability) -> Codec:
             f"{', '.join(codecs)}). Assign a model of another provider."
         )
     return codecs[capability]
+
+
+def batch_codec(provider: Provider) -> BatchCodec:
+    """What speaks the provider's batch API. Raises ConfigurationError where it has none."""
+    batches = _protocol(provider).batches
+    if batches is None or provider.settings.get("batches", True) is False:
+        raise ConfigurationError(f"Provider {provider.slug!r} has no batch API.")
+    return batches
 
 
 def classify(provider: Provider, response: HttpResponse) -> ProviderError:

@@ -14,7 +14,7 @@ from routing.providers.problems import Problem
 from routing.providers.wire import HttpRequest, HttpResponse
 from routing.values import Call, FinishReason, Provider, Reply, Usage
 
-_AUTH = "x-api-key"
+AUTH = "x-api-key"
 _VERSION = "2026-10-21"
 _SAMPLING_VERSION = "2023-06-01"  # the last that takes sampling parameters; still served
 _SAMPLING = frozenset({"temperature", "top_p", "top_k"})
@@ -38,7 +38,7 @@ _FINISH = {
     "tool_use": FinishReason.TOOL,
     None: FinishReason.STOP,
 }
-_STATUS_OF = {
+STATUS_OF = {
     "invalid_request_error": 400,
     "authentication_error": 401,
     "billing_error": 402,
@@ -72,8 +72,8 @@ class Text:
             payload["system"] = call.system
         if call.end_user:
             payload["metadata"] = {"user_id": call.end_user}
-        headers = _headers(provider, sampling=bool(_SAMPLING & set(parameters)))
-        return endpoint.post(_host(provider), key, "v1/messages", payload, auth=_AUTH, headers=headers)
+        headers = headers_of(provider, sampling=bool(_SAMPLING & set(parameters)))
+        return endpoint.post(host(provider), key, "v1/messages", payload, auth=AUTH, headers=headers)
 
     def decode(self, response: HttpResponse, call: Call) -> Reply:
         if response.status >= 400:
@@ -99,8 +99,12 @@ class Text:
 
 def probe(provider: Provider, key: str | None) -> HttpRequest:
     """`GET /v1/models`: free, and 401 for a bad key."""
-    path = endpoint.setting(provider, "models_path", "v1/models?limit=1")
-    return endpoint.get(_host(provider), key, path, auth=_AUTH, headers=_headers(provider, sampling=False))
+    return get(provider, key, endpoint.setting(provider, "models_path", "v1/models?limit=1"))
+
+
+def get(provider: Provider, key: str | None, path: str) -> HttpRequest:
+    """A GET of `path` at the host."""
+    return endpoint.get(host(provider), key, path, auth=AUTH, headers=headers_of(provider))
 
 
 def classify(response: HttpResponse) -> ProviderError:
@@ -110,7 +114,7 @@ def classify(response: HttpResponse) -> ProviderError:
 
 
 def _class(problem: Problem) -> type[ProviderError]:
-    status = problem.status if problem.status >= 400 else _STATUS_OF.get(problem.kind, 500)
+    status = problem.status if problem.status >= 400 else STATUS_OF.get(problem.kind, 500)
     message = problem.message.lower()
     if status == 504:
         return TimedOut
@@ -133,12 +137,13 @@ def _capped(problem: Problem) -> bool:
     return code == "enforced_spend_limit_reached" or (problem.retry_after is None and problem.status == 429)
 
 
-def _host(provider: Provider) -> Provider:
+def host(provider: Provider) -> Provider:
     """Tolerates a base URL with the `/v1` that other protocols want."""
     return replace(provider, base_url=provider.base_url.rstrip("/").removesuffix("/v1"))
 
 
-def _headers(provider: Provider, *, sampling: bool) -> dict[str, str]:
+def headers_of(provider: Provider, *, sampling: bool = False) -> dict[str, str]:
+    """The protocol's own headers, for a call with or without sampling parameters."""
     version = _SAMPLING_VERSION if sampling else provider.api_version or _VERSION
     return {"anthropic-version": version}
 

@@ -41,6 +41,19 @@ def post(
             f"parameters."
         ) from None
     body = text.encode(errors="replace")  # lone surrogates, which no provider reads
+    return post_written(provider, key, path, body, auth=auth, headers=headers)
+
+
+def post_written(
+    provider: Provider,
+    key: str | None,
+    path: str,
+    body: bytes,
+    *,
+    auth: str,
+    headers: Mapping[str, str] | None = None,
+) -> HttpRequest:
+    """A POST of JSON that is written already."""
     sent = {"content-type": "application/json", **(headers or {})}
     return HttpRequest("POST", _url(provider, path), _headers(provider, key, auth, sent), body)
 

@@ -28,7 +28,7 @@ from routing.providers.problems import Problem
 from routing.providers.wire import HttpRequest, HttpResponse
 from routing.values import Call, FinishReason, Media, Provider, Reply, Usage
 
-_AUTH = "x-goog-api-key"
+AUTH = "x-goog-api-key"
 _VERSION = "v1beta"
 
 # Our names → theirs, in `generationConfig`.
@@ -181,8 +181,8 @@ class Candidate:
 
 def probe(provider: Provider, key: str | None) -> HttpRequest:
     """`GET models`: free, and 400 with the reason API_KEY_INVALID for a bad key."""
-    path = endpoint.setting(provider, "models_path", f"{_version(provider)}/models?pageSize=50")
-    return endpoint.get(_host(provider), key, path, auth=_AUTH)
+    path = endpoint.setting(provider, "models_path", f"{version_of(provider)}/models?pageSize=50")
+    return endpoint.get(host(provider), key, path, auth=AUTH)
 
 
 def classify(response: HttpResponse) -> ProviderError:
@@ -203,8 +203,8 @@ def body_of(response: HttpResponse) -> Mapping[str, Any]:
 def post(call: Call, key: str | None, verb: str, payload: Mapping[str, Any]) -> HttpRequest:
     """A JSON POST of `verb` to the call's model."""
     provider = call.route.provider
-    path = f"{_version(provider)}/{model_name(call)}:{verb}"
-    return endpoint.post(_host(provider), key, path, payload, auth=_AUTH)
+    path = f"{version_of(provider)}/{model_name(call)}:{verb}"
+    return endpoint.post(host(provider), key, path, payload, auth=AUTH)
 
 
 def model_name(call: Call) -> str:
@@ -260,13 +260,14 @@ def _config(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _version(provider: Provider) -> str:
+def version_of(provider: Provider) -> str:
+    """The version, as the first part of a path."""
     return quote(provider.api_version or _VERSION, safe="")
 
 
-def _host(provider: Provider) -> Provider:
+def host(provider: Provider) -> Provider:
     """Tolerates a base URL that ends in the version."""
-    return replace(provider, base_url=provider.base_url.rstrip("/").removesuffix(f"/{_version(provider)}"))
+    return replace(provider, base_url=provider.base_url.rstrip("/").removesuffix(f"/{version_of(provider)}"))
 
 
 def _classified(problem: Problem) -> ProviderError:

@@ -207,7 +207,7 @@ def renamed(parameters: Mapping[str, Any], provider: Provider) -> dict[str, Any]
 def end_user(call: Call) -> dict[str, Any]:
     """The member that holds the end user's pseudonym, where the vendor takes one."""
     provider = call.route.provider
-    field = endpoint.setting(provider, "end_user_field", "safety_identifier" if _is_openai(provider) else "")
+    field = endpoint.setting(provider, "end_user_field", "safety_identifier" if is_openai(provider) else "")
     return {field: call.end_user} if field and call.end_user else {}
 
 
@@ -246,7 +246,8 @@ def is_batch_rate(body: Mapping[str, Any]) -> bool:
     return body.get("service_tier") in _BATCH_TIERS
 
 
-def _is_openai(provider: Provider) -> bool:
+def is_openai(provider: Provider) -> bool:
+    """Whether the provider is OpenAI itself."""
     host = endpoint.hostname(provider)
     return host == "api.openai.com" or host.endswith(".api.openai.com")
 
@@ -276,7 +277,7 @@ def _limited(parameters: dict[str, Any], provider: Provider) -> dict[str, Any]:
     limit = parameters.pop("max_tokens", None)
     field = endpoint.setting(provider, "max_tokens_field", "auto")
     if field == "auto":
-        field = "max_completion_tokens" if _is_openai(provider) else "max_tokens"
+        field = "max_completion_tokens" if is_openai(provider) else "max_tokens"
     if limit is None or "max_completion_tokens" in parameters:
         return parameters
     return {**parameters, field: limit}

@@ -6,15 +6,15 @@ from standalone.sandbox.calls import CallLog
 from standalone.sandbox.control import create_control
 from standalone.sandbox.faults import FaultBoard
 from standalone.sandbox.gateway import Gateway
-from standalone.sandbox.protocols import PROTOCOLS
+from standalone.sandbox.protocols import NAMES, create_protocols
 
 
 def create_app() -> ASGIApp:
-    """A sandbox with its own call log and its own faults, both empty."""
+    """A sandbox with its own call log, faults and batches, all empty."""
     calls = CallLog()
-    faults = FaultBoard(tuple(PROTOCOLS))
+    faults = FaultBoard(NAMES)
     control = create_control(calls, faults)
-    providers = Gateway(PROTOCOLS, calls, faults)
+    providers = Gateway(create_protocols(faults, calls), calls, faults)
 
     async def sandbox(scope: Scope, receive: Receive, send: Send) -> None:
         to_provider = scope["type"] == "http" and not scope["path"].startswith("/_sandbox")

@@ -47,6 +47,7 @@ class CallLog:
 
     def _clear(self) -> None:
         self._count = 0
+        self._batch_lines = 0
         self._by_protocol: Counter[str] = Counter()
         self._by_model: Counter[str] = Counter()
         self._entries: deque[Entry] = deque(maxlen=_KEPT)
@@ -70,6 +71,10 @@ class CallLog:
             self._by_model[entry.model] += 1
         self._entries.append(entry)
 
+    def answer_line(self) -> None:
+        """Count a line of a batch as answered. It is no call."""
+        self._batch_lines += 1
+
     def reset(self) -> None:
         """Forget all calls. Numbers go on rising, so that a ``since`` taken before stays valid."""
         self._clear()
@@ -79,6 +84,7 @@ class CallLog:
         chosen = [entry for entry in self._entries if entry.number > since]
         return {
             "count": self._count,
+            "batch_lines": self._batch_lines,
             "by_protocol": dict(self._by_protocol),
             "by_model": dict(self._by_model),
             "in_flight": self._in_flight,

@@ -14,6 +14,7 @@ TRANSPORT = "orrery.transport"
 """Name of the ASGI scope extension in which ``server`` passes the connection's transport."""
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_BATCH_BYTES = 256 * 1024 * 1024
 _HUGE = 1_000_000_000
 _PIECE = b" " * 262_144
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -29,8 +30,8 @@ class Exchange:
         self._receive = receive
         self._send = send
 
-    async def body(self) -> tuple[bytes, bool]:
-        """The request body, and whether it was over the limit.
+    async def body(self, most: int = MAX_BODY_BYTES) -> tuple[bytes, bool]:
+        """The request body, and whether it was over the limit of ``most`` bytes.
 
         A body over the limit is read to its end all the same: an answer sent before that could be lost,
         because closing a socket with unread bytes resets the connection.
@@ -38,16 +39,16 @@ class Exchange:
         message = await self._receive()
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
-            return body, len(body) > MAX_BODY_BYTES
+            return body, len(body) > most
         parts, size = [body], len(body)
         while message.get("more_body", False):
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             size += len(message["body"])
-            if size <= MAX_BODY_BYTES:
+            if size <= most:
                 parts.append(message["body"])
-        return b"".join(parts), size > MAX_BODY_BYTES
+        return b"".join(parts), size > most
 
     async def send(self, answer: Answer) -> None:
         await self._start(answer)

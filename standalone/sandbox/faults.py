@@ -8,7 +8,9 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Mode = Literal["latency", "status", "error_body", "reset", "truncate", "length", "garbage", "drip", "huge"]
+BatchMode = Literal["batch_delay", "batch_never", "batch_expire", "batch_line_errors", "batch_lost"]
 ANY_PROTOCOL = "*"
+_BY_LINE = "batch_line_errors"
 
 
 class Fault(BaseModel):
@@ -18,12 +20,18 @@ class Fault(BaseModel):
     ``code`` is the provider's own error code beside ``status`` (429 with ``insufficient_quota`` is a
     billing error); ``error_body`` says with a 200 what ``status`` would have said. ``bytes`` is what
     ``length`` announces, half of what it sends by default, and how much ``huge`` sends, 1 GB by default.
+
+    The modes ``batch_…`` befall batches, when they are created: ``batch_delay`` makes one take ``seconds``;
+    ``batch_never`` answers half of its lines and has it run until it is cancelled, or expires after a day;
+    ``batch_expire`` has it expire with half of its lines answered; ``batch_line_errors`` fails lines with
+    ``status`` and ``code``, each with the probability ``rate``; ``batch_lost`` creates the batch and breaks
+    the connection in place of an answer.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     protocol: str
-    mode: Mode
+    mode: Literal[Mode, BatchMode]
     status: int = Field(default=503, ge=400, le=599)
     seconds: float = Field(default=1.0, ge=0, le=3600)
     rate: float = Field(default=1.0, ge=0, le=1)
@@ -65,6 +73,17 @@ class Faults:
         return next((fault.mode for fault in by_weight if fault), None)
 
 
+@dataclass(frozen=True, slots=True)
+class BatchFaults:
+    """Those that befall one batch; ``line_errors`` throws its dice for each line."""
+
+    delay: Fault | None = None
+    never: Fault | None = None
+    expire: Fault | None = None
+    line_errors: Fault | None = None
+    lost: Fault | None = None
+
+
 _NONE = Faults()
 
 
@@ -92,22 +111,28 @@ class FaultBoard:
 
     def draw(self, protocol: str) -> Faults:
         """Roll the dice for one call to this protocol; counted faults are used up by it."""
-        if not self._faults:
-            return _NONE
-        drawn: dict[str, Fault] = {}
-        for mode in get_args(Mode):
-            slot = (protocol, mode) if (protocol, mode) in self._faults else (ANY_PROTOCOL, mode)
-            fault = self._faults.get(slot)
-            if fault and random.random() < fault.rate:  # noqa: S311 - dice, not secrets
-                drawn[mode] = fault
-                self._use(slot)
-        return Faults(**drawn)
+        return Faults(**self._drawn(protocol, get_args(Mode))) if self._faults else _NONE
+
+    def draw_batch(self, protocol: str) -> BatchFaults:
+        """The same for a batch that is created."""
+        drawn = self._drawn(protocol, get_args(BatchMode))
+        return BatchFaults(**{mode.removeprefix("batch_"): fault for mode, fault in drawn.items()})
 
     def as_json(self) -> list[dict[str, Any]]:
         """The active faults; ``count`` is what is left of it."""
         return [
             {**fault.model_dump(), "count": self._remaining.get(slot)} for slot, fault in self._faults.items()
         ]
+
+    def _drawn(self, protocol: str, modes: Collection[str]) -> dict[str, Fault]:
+        drawn: dict[str, Fault] = {}
+        for mode in modes:
+            slot = (protocol, mode) if (protocol, mode) in self._faults else (ANY_PROTOCOL, mode)
+            fault = self._faults.get(slot)
+            if fault and (mode == _BY_LINE or random.random() < fault.rate):  # noqa: S311 - dice, not secrets
+                drawn[mode] = fault
+                self._use(slot)
+        return drawn
 
     def _use(self, slot: tuple[str, str]) -> None:
         if slot not in self._remaining:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from starlette.types import Receive, Scope, Send
 
 from standalone.sandbox.calls import CallLog
-from standalone.sandbox.exchange import ClientGone, Exchange
+from standalone.sandbox.exchange import MAX_BATCH_BYTES, MAX_BODY_BYTES, ClientGone, Exchange
 from standalone.sandbox.faults import Fault, FaultBoard, Faults
-from standalone.sandbox.values import Answer, Call, Refusal, WireProtocol, json_answer
+from standalone.sandbox.values import Answer, AnswerLost, Call, Refusal, WireProtocol, json_answer
 
 _GARBAGE = Answer(200, b"application/json", (b'\x00\xff<html><body>upstream gave up \xfe\x80 {"id": ',))
+
+_OF_BATCHES = ("/v1/files", "/v1/messages/batches")
 
 
 class Gateway:
@@ -39,13 +41,17 @@ class Gateway:
         faults = self._faults.draw(name)
         entry = self._calls.enter(name, scope["path"], faults.label)
         try:
-            body, too_large = await exchange.body()
+            takes_batches = scope["path"].endswith(_OF_BATCHES)
+            body, too_large = await exchange.body(MAX_BATCH_BYTES if takes_batches else MAX_BODY_BYTES)
             query = scope["query_string"].decode("latin-1")
             call = Call(scope["method"], f"/{rest}", query, dict(scope["headers"]), body, too_large, started)
             entry.model, entry.key = protocol.model(call), protocol.key(call)
             entry.status = await _respond(exchange, protocol, call, faults)
         except ClientGone:
             entry.status = None
+        except AnswerLost as lost:
+            entry.status, entry.fault = None, str(lost)
+            await exchange.reset()
         finally:
             self._calls.leave(entry, milliseconds=(time.perf_counter() - started) * 1000)
 

@@ -77,6 +77,10 @@ class Refusal(Exception):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+class AnswerLost(Exception):
+    """The call was carried out, but the connection breaks in place of an answer. It says by which fault."""
+
+
 class WireProtocol(Protocol):
     """One vendor's protocol. A new one is a module in ``protocols/`` and a line in its table."""
 
@@ -87,7 +91,7 @@ class WireProtocol(Protocol):
         """The model that the call names, for the call log."""
 
     async def answer(self, call: Call) -> Answer:
-        """Serve the call. Raises Refusal for what the vendor would refuse."""
+        """Serve the call. Raises Refusal for what the vendor would refuse, AnswerLost as a fault asks."""
 
     def refuse(self, refusal: Refusal, call: Call) -> Answer:
         """The vendor's error answer."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+import io
 import logging
 import socket
 import ssl
@@ -9,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -250,6 +251,45 @@ def test_a_stale_connection_is_replaced_once_at_once(transport: Transport) -> No
         assert _send(transport, server.url).body == b"1"
         assert _send(transport, server.url).body == b"2"
         assert (len(server.connections), len(server.requests)) == (2, 3)
+
+
+def test_what_is_to_be_sent_once_is_not_repeated_on_a_stale_connection(transport: Transport) -> None:
+    def behaviour(connection: socket.socket, _request: bytes) -> None:
+        if len(server.requests) == 1:
+            connection.sendall(servers.ok(b"1"))
+        else:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    with servers.raw(behaviour) as server:
+        assert _send(transport, server.url).body == b"1"
+        request = HttpRequest("POST", server.url, {}, b"")
+        with pytest.raises(ConnectionFailed) as failed:
+            transport.send(request, timeout=10, provider=factories.provider(), once=True)
+        assert len(server.requests) == 2
+    assert failed.value.sent
+
+
+def _download(transport: Transport, url: str, file: IO[bytes], most: int) -> HttpResponse:
+    request = HttpRequest("GET", url, {})
+    return transport.download(request, timeout=10, provider=factories.provider(), file=file, most=most)
+
+
+def test_a_download_goes_to_a_file_and_may_be_larger_than_an_answer(transport: Transport) -> None:
+    body = gzip.compress(b"x" * 200_000)
+    file = io.BytesIO()
+    with servers.raw(lambda c, _: c.sendall(servers.ok(body, "Content-Encoding: gzip"))) as server:
+        response = _download(transport, server.url, file, 200_000)
+        assert (response.status, response.body, file.getvalue()) == (200, b"", b"x" * 200_000)
+        with pytest.raises(ServerError, match="exceeds 199,999 bytes"):
+            _download(transport, server.url, io.BytesIO(), 199_999)
+
+
+def test_an_error_is_an_answer_and_no_download(transport: Transport) -> None:
+    reply = b"HTTP/1.1 404 Gone\r\nContent-Length: 4\r\n\r\ngone"
+    file = io.BytesIO()
+    with servers.raw(lambda c, _: c.sendall(reply)) as server:
+        response = _download(transport, server.url, file, 100)
+    assert (response.status, response.body, file.getvalue()) == (404, b"gone", b"")
 
 
 @pytest.mark.parametrize("surplus", [b'"b": 2}', servers.ok(b"of another")])

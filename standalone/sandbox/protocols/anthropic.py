@@ -4,6 +4,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
+from standalone.sandbox.batches import BatchDesk
+from standalone.sandbox.faults import Fault
+from standalone.sandbox.protocols.anthropic_batches import AnthropicBatches
 from standalone.sandbox.protocols.anthropic_messages import count_message_tokens, create_message
 from standalone.sandbox.values import Answer, Call, Refusal, fresh_id, json_answer
 
@@ -48,6 +51,9 @@ _ROUTES: Mapping[str, _Route] = {
 
 
 class Anthropic:
+    def __init__(self, desk: BatchDesk) -> None:
+        self._batches = AnthropicBatches(desk, self._answer_line)
+
     def key(self, call: Call) -> str | None:
         return call.header(b"x-api-key") or call.bearer()
 
@@ -59,7 +65,8 @@ class Anthropic:
         version = _version(call)
         if call.too_large:
             raise Refusal(413, _FAILURES[413][1])
-        answer = await _route(call, version)
+        batched = self._batches.serves(call)
+        answer = await (self._batches.answer(call, version) if batched else _route(call, version))
         headers = ((b"request-id", fresh_id("req_").encode()), *_WITHIN_LIMITS, *answer.headers)
         return Answer(answer.status, answer.media_type, answer.chunks, headers, answer.streamed)
 
@@ -69,6 +76,17 @@ class Anthropic:
             raise Refusal(401, "x-api-key header is required")
         if key == "bad-key":
             raise Refusal(401, "invalid x-api-key")
+
+    async def _answer_line(
+        self, call: Call, body: Mapping[str, Any], version: str, fault: Fault | None
+    ) -> Answer:
+        """What a live call of ``call``'s client would be answered."""
+        try:
+            if fault:
+                raise self.failure(fault.status, fault.code, fault.retry_after)
+            return await create_message(call, body, version)
+        except Refusal as refusal:
+            return self.refuse(refusal, call)
 
     def refuse(self, refusal: Refusal, call: Call) -> Answer:
         request_id = fresh_id("req_")

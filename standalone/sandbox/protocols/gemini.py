@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from standalone.sandbox.batches import BatchDesk
+from standalone.sandbox.faults import Fault
+from standalone.sandbox.protocols.gemini_batches import CREATE, GeminiBatches
 from standalone.sandbox.protocols.gemini_content import count_content_tokens, fragments, generate
 from standalone.sandbox.protocols.gemini_embeddings import embed_content, embed_contents
 from standalone.sandbox.protocols.gemini_fields import invalid
@@ -56,6 +59,9 @@ _ROUTES: Mapping[str, _Route] = {
 
 
 class Gemini:
+    def __init__(self, desk: BatchDesk) -> None:
+        self._batches = GeminiBatches(desk, self._answer_line)
+
     def key(self, call: Call) -> str | None:
         return call.header(b"x-goog-api-key") or parse_qs(call.query).get("key", [None])[-1]
 
@@ -71,14 +77,18 @@ class Gemini:
             raise Refusal(400, _BAD_KEY, code="API_KEY_INVALID")
         if call.too_large:
             raise invalid("Request payload size exceeds the limit: 33554432 bytes.")
+        if self._batches.serves(call):
+            return await self._batches.answer(call)
         found = _PATH.fullmatch(call.path)
         if found is not None and call.method == "POST":
             streams = found[3] == _STREAMING
             route = generate if streams else _ROUTES.get(found[3])
-            if route is None:
+            if route is None and found[3] != CREATE:
                 raise Refusal(404, _MESSAGES[404])
             if not isinstance(call.document, dict):
                 raise invalid("Invalid JSON payload received. Unexpected token.")
+            if route is None:
+                return await self._batches.create(call, unquote(found[2]), call.document)
             answer = await route(unquote(found[2]), call.document)
             as_events = parse_qs(call.query).get("alt") == ["sse"]
             return fragments(answer, as_events=as_events) if streams else answer
@@ -88,6 +98,17 @@ class Gemini:
         if listed[2] is not None:
             return json_answer(_model(listed[2]))
         return json_answer({"models": [_model(name) for name in _MODEL_IDS]})
+
+    async def _answer_line(
+        self, call: Call, model: str, body: Mapping[str, Any], fault: Fault | None
+    ) -> Answer:
+        """What a live call of ``call``'s client would be answered."""
+        try:
+            if fault:
+                raise self.failure(fault.status, fault.code, fault.retry_after)
+            return await generate(model, body)
+        except Refusal as refusal:
+            return self.refuse(refusal, call)
 
     def refuse(self, refusal: Refusal, call: Call) -> Answer:
         error: dict[str, Any] = {

@@ -4,8 +4,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from standalone.sandbox.batches import BatchDesk
+from standalone.sandbox.faults import Fault
 from standalone.sandbox.forms import read_form
 from standalone.sandbox.protocols.openai_audio import transcription
+from standalone.sandbox.protocols.openai_batches import OpenAIBatches
 from standalone.sandbox.protocols.openai_chat import chat_completion
 from standalone.sandbox.protocols.openai_images import image_generation
 from standalone.sandbox.protocols.openai_media import embeddings, moderation, speech
@@ -105,6 +108,9 @@ _UPLOADS: Mapping[str, Callable[[Call], Awaitable[Answer]]] = {"/v1/audio/transc
 
 
 class OpenAI:
+    def __init__(self, desk: BatchDesk) -> None:
+        self._batches = OpenAIBatches(desk, self._answer_line)
+
     def key(self, call: Call) -> str | None:
         return call.bearer()
 
@@ -128,6 +134,8 @@ class OpenAI:
         )
 
     async def _route(self, call: Call) -> Answer:
+        if self._batches.serves(call):
+            return await self._batches.answer(call)
         upload = _UPLOADS.get(call.path)
         if upload is not None and call.method == "POST":
             return await upload(call)
@@ -144,6 +152,17 @@ class OpenAI:
             message = f"Not allowed to {call.method} on {call.path}."
             raise Refusal(405, message, "invalid_request_error", code="method_not_supported")
         raise Refusal(404, f"Invalid URL ({call.method} {call.path})", "invalid_request_error")
+
+    async def _answer_line(
+        self, call: Call, endpoint: str, body: Mapping[str, Any], fault: Fault | None
+    ) -> Answer:
+        """What a live call of ``call``'s client would be answered."""
+        try:
+            if fault:
+                raise self.failure(fault.status, fault.code, fault.retry_after)
+            return await _ROUTES[endpoint](call, body)
+        except Refusal as refusal:
+            return self.refuse(refusal, call)
 
     def refuse(self, refusal: Refusal, call: Call) -> Answer:
         error = {
