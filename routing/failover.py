@@ -275,7 +275,7 @@ def _called(run: _Run, call: Call, timeout: float) -> Reply:
 def _answer(run: _Run, speaker: Codec, call: Call, timeout: float) -> HttpResponse:
     """The provider's answer. The key lives in this frame and the next only, and not in what they return."""
     tools, provider = run.tools, call.route.provider
-    key = _unsealed(tools.vault, call.route)
+    key = unsealed(tools.vault, call.route)
     request = speaker.encode(call, key)
     tools.budget.called(provider.id)
     stream = streaming.stream_of(call.route) if call.is_streamed else None
@@ -319,7 +319,7 @@ def _told(
     return replace(response, body=folding.whole())
 
 
-def _unsealed(vault: Vault, route: Route) -> str | None:
+def unsealed(vault: Vault, route: Route) -> str | None:
     """The key of a route: the caller's own where the resolver chose it, else the provider's."""
     provider, own = route.provider, route.personal_key
     if own is not None:
@@ -482,8 +482,13 @@ def _attempt(
         request_id=reply.request_id if reply else answered.request_id if answered else None,
         served_model=reply.served_model if reply else None,
         usage=usage or Usage(),
-        cost_usd=pricing.cost(usage, route.price) if usage else _cost_of_failure(answered),
+        cost_usd=cost_of(usage, answered, route),
     )
+
+
+def cost_of(usage: Usage | None, error: ProviderError | None, route: Route) -> Decimal | None:
+    """What a call cost that had this usage, or this error; None = unknown."""
+    return pricing.cost(usage, route.price) if usage else _cost_of_failure(error)
 
 
 def _cost_of_failure(error: ProviderError | None) -> Decimal | None:

@@ -146,8 +146,8 @@ def worker(
 
 @app.command()
 def scheduler(parent: Parent = None) -> None:
-    """Fire schedules. Any number may run; each instant fires once."""
-    from workers.scheduler import serve
+    """Fire schedules and look after batches. Any number may run; each instant fires once."""
+    from workers.scheduling import serve
 
     serve(_part(parent))
 

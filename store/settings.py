@@ -65,6 +65,9 @@ class Settings(BaseSettings):
         default=30, gt=0, description="Pause before an open breaker's probe."
     )
 
+    batch_seconds: float = Field(
+        default=60, gt=0, description="Pause between two looks at a batch that a provider works on."
+    )
     probe_seconds: float = Field(
         default=300, ge=0, description="Pause after a call of a provider before it is probed; 0: never."
     )

@@ -230,7 +230,7 @@ def record(execution: Execution, tools: Tools) -> None:
                     seconds_left=left,
                 )
     else:
-        completion = jobs.Completion(execution.job, _ending(execution), rows)
+        completion = jobs.Completion(execution.job, ending(execution), rows)
 
         def write() -> bool:
             return tools.completer.complete(completion)
@@ -335,7 +335,8 @@ def _seconds_left(execution: Execution) -> float | None:
     return None if deadline is None else deadline - time.monotonic()
 
 
-def _ending(execution: Execution) -> jobs.Ending:
+def ending(execution: Execution) -> jobs.Ending:
+    """How a run that has its outcome ended, for its record."""
     plan, outcome = execution.plan, execution.outcome
     assert outcome is not None, "a step always sets the outcome"  # noqa: S101
     last = outcome.attempts[-1] if outcome.attempts else None

@@ -9,9 +9,7 @@ Who dies in between has fired nothing; another scheduler does. The clock is the 
 from __future__ import annotations
 
 import logging
-import signal
 import threading
-import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,8 +21,7 @@ from psycopg.rows import DictRow
 
 from routing.errors import RoutingError
 from routing.snapshot import Snapshot, Snapshots
-from store.database import UNAVAILABLE, Role, open_pool
-from store.settings import Settings
+from store.database import UNAVAILABLE, Pool
 from workers.cron import Cron, CronInvalid, parse
 from workers.firing import Jobs, Moved, Planned, fire, prepare
 
@@ -33,10 +30,8 @@ logger = logging.getLogger(__name__)
 PUNCTUAL = timedelta(seconds=60)
 """How late an instant may fire whose schedule catches up nothing."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PAUSE_SECONDS = 0.5
 _RETRY = timedelta(seconds=30)  # after a schedule that could not even be tried
-_WAKE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +63,8 @@ def next_step(cron: Cron, catch_up: str, *, cursor: datetime, now: datetime) -> 
 class Scheduler:
     """One scheduler. Thread-safe to stop."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._pool = open_pool(settings.database(), Role.WORKER, size=2, application="orrery scheduler")
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
         self._snapshots = Snapshots(self._pool, with_keys=False)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work_on, name="scheduler", daemon=True)
@@ -83,7 +78,6 @@ class Scheduler:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._pool.close()
 
     def turn(self) -> bool:
         """Deal with the schedule that is due longest; False where none is."""
@@ -161,22 +155,3 @@ def _advance(
 ) -> None:
     values = {"id": row["id"], "cursor": step.cursor, "next": step.next_at, "retry": retry_at}
     db.execute("SELECT advance_schedule(%(id)s, %(cursor)s, %(next)s, %(retry)s)", values)
-
-
-def serve(settings: Settings) -> None:
-    """Run a scheduler until SIGTERM or SIGINT."""
-    signals: list[int] = []
-
-    def end(received: int, _frame: object) -> None:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        signals.append(received)
-
-    for number in _SIGNALS:
-        signal.signal(number, end)
-    scheduler = Scheduler(settings)
-    scheduler.start()
-    logger.info("The scheduler runs.")
-    while not signals:
-        time.sleep(_WAKE_SECONDS)
-    scheduler.stop()

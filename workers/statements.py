@@ -55,11 +55,12 @@ WITH rung AS (
     SELECT lane, priority FROM jobs WHERE id = %(id)s
 ), urgent AS (
     SELECT jobs.id FROM jobs JOIN rung ON jobs.lane = rung.lane AND jobs.priority < rung.priority
-    WHERE state = 'queued' AND NOT scheduled AND NOT suspect AND {_OPEN_LANE}
+    WHERE state = 'queued' AND NOT scheduled AND NOT suspect AND NOT use_batch AND {_OPEN_LANE}
     ORDER BY jobs.priority, jobs.id LIMIT 1 FOR UPDATE OF jobs SKIP LOCKED
 ), own AS (
     SELECT id FROM jobs
-    WHERE id = %(id)s AND state = 'queued' AND NOT scheduled AND NOT suspect AND {_OPEN_LANE}
+    WHERE id = %(id)s AND state = 'queued' AND NOT scheduled AND NOT suspect AND NOT use_batch AND
+    {_OPEN_LANE}
       AND NOT EXISTS (SELECT FROM urgent)
     FOR UPDATE SKIP LOCKED
 ), chosen AS (
@@ -137,14 +138,15 @@ WITH ending AS MATERIALIZED (
         token_id, created_at, run_at, deadline_at, started_at, finished_at, run, retries, calls, result,
         artifact_key, error_class, error_message, provider, model, config_version, assignment_id,
         prompt_version, key_version, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
-        tokens_estimated, cost_usd, latency_ms, routing, lease_token, worker, retry_of, crashes, {_BONDS})
+        tokens_estimated, cost_usd, latency_ms, routing, lease_token, worker, retry_of, crashes, {_BONDS},
+        batch_id)
     SELECT
         ended.id, feature, capability, lane, priority, ending.state, input, user_id, plan, metadata,
         caller_admin_id, token_id, created_at, run_at, deadline_at, started_at, now(), run, retries,
         calls + new_calls, result, artifact_key, error_class, error_message, provider, model,
         ending.config_version, assignment_id, prompt_version, key_version, input_tokens, output_tokens,
         cached_tokens, reasoning_tokens, tokens_estimated, ended.cost_usd + ending.cost_usd, latency_ms,
-        routing, lease_token, worker, retry_of, crashes, {_BONDS}
+        routing, lease_token, worker, retry_of, crashes, {_BONDS}, batch_id
     FROM ended JOIN ending ON ending.id = ended.id AND ending.token = ended.lease_token
 ), calls AS (
     {_INSERT_CALLS} WHERE job_id IN (SELECT id FROM ended) ON CONFLICT DO NOTHING
@@ -240,7 +242,7 @@ WITH taken AS (
     UPDATE jobs SET rung_at = now()
     FROM (
         SELECT id FROM jobs JOIN lanes ON lanes.name = jobs.lane AND NOT is_paused
-        WHERE lane = %(lane)s AND state = 'queued' AND NOT scheduled AND NOT suspect
+        WHERE lane = %(lane)s AND state = 'queued' AND NOT scheduled AND NOT suspect AND NOT use_batch
           AND (rung_at IS NULL OR rung_at < now() - %(again)s * interval '1 second' OR rung_at < resumed_at)
         ORDER BY priority, id LIMIT %(room)s FOR UPDATE OF jobs SKIP LOCKED
     ) due

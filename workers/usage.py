@@ -43,7 +43,7 @@ class AttemptRow:
     error_message: str | None
     status: int | None
     request_id: str | None
-    latency_ms: int
+    latency_ms: int | None
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
 
+from store.database import Pool, Role, open_pool
 from store.settings import Settings
 from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.nouns import assigned, feature_body
@@ -163,10 +165,17 @@ def test_what_cannot_run_now_says_why(api: Api) -> None:
     assert api.get(f"/schedules/{made['id']}/fires").json()["items"] == []
 
 
-def test_a_scheduler_fires_what_the_api_was_told(api: Api, settings: Settings) -> None:
+@pytest.fixture
+def db(settings: Settings) -> Iterator[Pool]:
+    pool = open_pool(settings.database(), Role.WORKER, size=2)
+    yield pool
+    pool.close()
+
+
+def test_a_scheduler_fires_what_the_api_was_told(api: Api, db: Pool) -> None:
     assigned(api, "daily_zodiac_text", prompt_template={"user": "{{ sign }}"})
     made = api.made("/schedules", schedule_body(cron="* * * * *"))
-    scheduler = Scheduler(settings)
+    scheduler = Scheduler(db)
     scheduler.start()
     try:
         until(lambda: api.get(f"/schedules/{made['id']}").json()["last_fire"], seconds=70)

@@ -26,7 +26,7 @@ UNAUDITED = {
     "usage_rollup", "usage_hourly", "usage_daily", "usage_totals", "usage_minutes", "usage_user_daily",
     "usage_user_weekly", "usage_overall_hourly",
     "budget_reservations", "budget_thresholds", "budget_usage", "notices",
-    "schedule_state", "job_groups", "fires",
+    "provider_batches", "schedule_state", "job_groups", "fires",
     "provider_health", "workers", "worker_breakers", "alerts", "assignment_versions",
     "admin_sessions", "admin_refresh_tokens", "admin_second_factors", "admin_recovery_codes",
     "admin_networks", "login_throttles", "app_token_uses",

@@ -54,6 +54,7 @@ UNMAPPED = (
     "notices",
     "feeder_state",
     "usage_",
+    "provider_batches",
     "provider_health",
     "worker",
     "alerts",

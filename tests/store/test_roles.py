@@ -67,6 +67,7 @@ login_throttles          -            -         -      -            -       SIUD
 model_prices             S            SIUD      S      -            S       S    S       -
 notices                  S            S         S      s            S       -    SU      -
 prompt_templates         S            SIUD      S      -            S       S    S       -
+provider_batches         S            S         S      -            -       -    SIUD    -
 provider_health          S            S         S      -            -       S    SIUD    -
 schedule_state           S            S         S      -            -       -    -       -
 schedules                S            SIUD      S      -            -       -    S       -

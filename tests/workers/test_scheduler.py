@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from standalone.supervisor import Child, Supervisor
+from store.database import Pool
 from store.settings import Settings
 from tests.rows import Rows
 from tests.sandbox import Sandbox
@@ -39,8 +40,8 @@ def owner(settings: Settings, rows: Rows, sandbox: Sandbox) -> Iterator[Owner]:
 
 
 @pytest.fixture
-def scheduler(settings: Settings) -> Iterator[Scheduler]:
-    scheduler = Scheduler(settings)
+def scheduler(db: Pool) -> Iterator[Scheduler]:
+    scheduler = Scheduler(db)
     yield scheduler
     scheduler.stop()
 
@@ -168,9 +169,9 @@ def test_an_edit_of_what_is_no_time_owes_what_was_owed(scheduler: Scheduler, own
     assert len(fires(owner, schedule)) == 2
 
 
-def test_schedulers_pass_each_other_by(settings: Settings, owner: Owner) -> None:
+def test_schedulers_pass_each_other_by(db: Pool, owner: Owner) -> None:
     names = [add(owner, f"s{n}", "*/10 * * * *", catch_up="all") for n in range(6)]
-    schedulers = [Scheduler(settings) for _ in range(4)]
+    schedulers = [Scheduler(db) for _ in range(4)]
     catch_up(schedulers[0])
     stop_clock(owner, BEGIN + 2 * HOUR)
     with ThreadPoolExecutor(4) as threads:
