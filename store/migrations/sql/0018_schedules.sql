@@ -323,6 +323,14 @@ LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT id FROM ended
 $$;
 
+-- --- Lists --------------------------------------------------------------------------------------------
+
+-- What did not succeed, of one provider: 340 ms among a million jobs, for each row was fetched to ask for its provider.
+DROP INDEX ix_job_history_state_id, ix_job_history_error_class_id;
+CREATE INDEX ix_job_history_state_id ON job_history (state, id, feature, token_id, provider) WHERE state <> 'succeeded';
+CREATE INDEX ix_job_history_error_class_id ON job_history (error_class, id, state, feature, token_id, provider)
+    WHERE error_class IS NOT NULL;
+
 -- --- Callbacks ----------------------------------------------------------------------------------------
 
 -- A notice goes to an integration, or to the address that a job or schedule names.
