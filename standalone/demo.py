@@ -105,12 +105,12 @@ def _run(running: Running, api: ApiClient, on_step: Step) -> Findings:
         sandbox.call("DELETE", "/_sandbox/faults")
         models = {model["model_id"]: model["id"] for model in api.pages("/api/v1/models")}
         _assign(api, models[_BEFORE], models[_BACKUP])
-        on_step("12 horoscopes, the model is swapped while they run")
+        on_step("12 horoscopes, each then spoken; the model is swapped while they run")
         sandbox.call("POST", "/_sandbox/faults", _fault("latency", seconds=_LATENCY_SECONDS))
         _swap_mid_run(running, api, models, findings)
         sandbox.call("DELETE", "/_sandbox/faults")
-        on_step("12 horoscopes are spoken")
-        _speak(api, findings)
+        on_step("the recordings come in")
+        _collect_audio(api, findings)
         on_step("the provider goes down, 12 more horoscopes")
         sandbox.call("POST", "/_sandbox/faults", _fault("status", protocol="openai", status=503))
         tomorrow = date.today() + timedelta(days=1)
@@ -126,14 +126,14 @@ def _swap_mid_run(running: Running, api: ApiClient, models: dict[str, str], find
 
     The last four are enqueued once the swap was answered: where the machine is slow, all others have started.
     """
-    ids = {_enqueue_text(api, sign, date.today()): sign for sign in SIGNS[:-_AFTERWARDS]}
+    ids = {_enqueue_chain(api, sign): sign for sign in SIGNS[:-_AFTERWARDS]}
     with psycopg.connect(conninfo(running.settings.database(), Role.CLIENT), autocommit=True) as db:
         _wait(lambda: _started(db, list(ids)) >= len(SIGNS) // 3)
         _assign(api, models[_AFTER], models[_BACKUP])
         row = db.execute("SELECT now(), (SELECT version FROM config_state)").fetchone()
         assert row is not None, "a SELECT without FROM has a row"  # noqa: S101
         answered, findings.swap_version = row
-        ids |= {_enqueue_text(api, sign, date.today()): sign for sign in SIGNS[-_AFTERWARDS:]}
+        ids |= {_enqueue_chain(api, sign): sign for sign in SIGNS[-_AFTERWARDS:]}
         jobs = _finished(api, list(ids))
         claims = db.execute("SELECT id::text, started_at FROM job_history WHERE id = ANY(%s)", [list(ids)])
         claimed: dict[str, datetime] = dict(claims.fetchall())
@@ -143,13 +143,15 @@ def _swap_mid_run(running: Running, api: ApiClient, models: dict[str, str], find
         findings.stale += after and job["config_version"] < findings.swap_version
 
 
-def _speak(api: ApiClient, findings: Findings) -> None:
-    """Have each text spoken and keep the audio as `<home>/audio/<sign>.wav`."""
+def _collect_audio(api: ApiClient, findings: Findings) -> None:
+    """Wait for the second step of each chain, and keep its audio as `<home>/audio/<sign>.wav`."""
     folder = findings.home / "audio"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    texts = [horoscope.text["result"]["text"] for horoscope in findings.horoscopes]
-    ids = [_enqueue(api, SPEECH, {"text": text, "language": "en"}) for text in texts]
+    chains = [
+        api.call("GET", f"/api/v1/jobs/{horoscope.text['id']}")["chain"] for horoscope in findings.horoscopes
+    ]
+    ids = [link["id"] for chain in chains for link in chain if link["feature"] == SPEECH]
     spoken = []
     for horoscope, job in zip(findings.horoscopes, _finished(api, ids), strict=True):
         if job["state"] != "succeeded":
@@ -167,12 +169,15 @@ def _assign(api: ApiClient, model: str, backup: str) -> None:
     api.call("PATCH", f"/api/v1/feature-assignments/{assignment['id']}", body)
 
 
-def _enqueue_text(api: ApiClient, sign: str, day: date) -> str:
-    return _enqueue(api, TEXT, {"sign": sign, "language": "en", "date": day.isoformat()})
+def _enqueue_chain(api: ApiClient, sign: str) -> str:
+    """A text that is spoken once it is written."""
+    speech = {"feature_name": SPEECH, "input_map": {"text": "result.text", "language": "input.language"}}
+    return _enqueue_text(api, sign, date.today(), then=[speech])
 
 
-def _enqueue(api: ApiClient, feature: str, values: dict[str, Any]) -> str:
-    job = api.call("POST", "/api/v1/jobs", {"feature": feature, "input": values})
+def _enqueue_text(api: ApiClient, sign: str, day: date, **members: Any) -> str:
+    input_ = {"sign": sign, "language": "en", "date": day.isoformat()}
+    job = api.call("POST", "/api/v1/jobs", {"feature": TEXT, "input": input_, **members})
     return str(job["id"])
 
 
