@@ -214,11 +214,12 @@ def _shown(session: Session, row: BudgetRow) -> Budget:
         Budget,
         row,
         limit_usd=None if row.limit_usd is None else f"{row.limit_usd:f}",
-        spent=_spent(session, row),
+        spent=spent(session, row),
     )
 
 
-def _spent(session: Session, row: BudgetRow) -> Spent | None:
+def spent(session: Session, row: BudgetRow) -> Spent | None:
+    """What the present period has cost so far; None where each user has a budget of this size."""
     if row.scope == "user" and row.scope_id is None:
         return None
     starts_at, ends_at = _period(row.period, datetime.now(UTC))

@@ -107,6 +107,7 @@ ROUTES: Mapping[str, Rule | None] = {
     "PUT /api/v1/features/{name}": WRITE,
     "PATCH /api/v1/features/{name}": WRITE,
     "DELETE /api/v1/features/{name}": WRITE,
+    "GET /api/v1/forecast": READ,
     "GET /api/v1/groups": READ,
     "GET /api/v1/groups/{group_id}": READ,
     "GET /api/v1/integrations": READ,

@@ -14,6 +14,7 @@ from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.nouns import assigned, feature_body
 from tests.rows import Rows
 from tests.sandbox import Sandbox
+from tests.usage_rows import Ledger, call
 from tests.workers.conftest import until
 from workers.doorbells import LANES
 from workers.run import WorkerProcess
@@ -227,3 +228,51 @@ def test_what_is_wrong_with_a_chain_is_named(members: Json, field: str, api: Api
     refused = api.post("/jobs/bulk", [body])
     assert refused.status_code == 422, refused.text
     assert refused.json()["errors"][0]["field"] == f"rows/0/{field}"
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    ledger = Ledger(settings)
+    yield ledger
+    ledger.close()
+
+
+def test_a_forecast_is_firings_times_what_jobs_took_times_prices(api: Api, ledger: Ledger) -> None:
+    assignment = assigned(api, "daily_zodiac_text", prompt_template={"user": "{{ sign }}"})
+    model = assignment["targets"][0]["model_id"]
+    api.patch(
+        f"/models/{model}",
+        {"input_price_per_1k": "1", "output_price_per_1k": "2", "batch_input_price_per_1k": "0.5",
+         "batch_output_price_per_1k": "1"},
+    )  # fmt: skip
+    api.made("/schedules", schedule_body("Daily", then=[TTS]))
+    api.made("/schedules", schedule_body("Cheap", use_batch_api=True, cron="0 12 * * *", timezone="UTC"))
+    api.made("/schedules", schedule_body("Paused", is_active=False))
+    budget = api.made("/budgets", {"scope": "feature", "scope_id": "daily_zodiac_text", "limit_usd": "1000"})
+    nothing = api.get("/forecast?days=10").json()
+    assert [item["cost_usd"] for item in nothing["items"]] == [None] * 3
+    assert (nothing["cost_usd"], nothing["jobs"], nothing["unknown_jobs"]) == ("0", 60, 60)
+    ledger.record(
+        *(call(feature="daily_zodiac_text", input_tokens=tokens, output_tokens=200) for tokens in (80, 120))
+    )
+
+    found = api.get("/forecast?days=10").json()
+
+    daily, spoken, cheap = found["items"]
+    assert (daily["firings"], daily["jobs"], daily["input_tokens"], daily["output_tokens"]) == (
+        10,
+        20,
+        2000,
+        4000,
+    )
+    assert float(daily["cost_usd"]) == pytest.approx(20 * (0.1 * 1 + 0.2 * 2))
+    assert float(cheap["cost_usd"]) == pytest.approx(float(daily["cost_usd"]) / 2)
+    assert (spoken["feature"], spoken["cost_usd"]) == ("daily_zodiac_tts", None)
+    assert float(found["cost_usd"]) == pytest.approx(15)
+    assert found["unknown_jobs"] == 20
+    [against] = found["budgets"]
+    assert against["budget_id"] == budget["id"]
+    assert 0 <= float(against["expected_usd"]) <= 15
+    assert against["percent"] == pytest.approx(
+        (float(against["spent_usd"]) + float(against["expected_usd"])) / 10, abs=0.01
+    )

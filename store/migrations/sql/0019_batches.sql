@@ -10,6 +10,7 @@ CREATE INDEX ix_jobs_feature_id_batch ON jobs (feature, id) WHERE use_batch;
 CREATE INDEX ix_jobs_batch_id ON jobs (batch_id) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_job_history_batch_id ON job_history (batch_id) WHERE batch_id IS NOT NULL;
 GRANT SELECT (use_batch, batch_id) ON jobs TO orrery_super_admin, orrery_admin, orrery_application, orrery_client;
+GRANT SELECT (use_batch) ON jobs TO orrery_api;
 GRANT SELECT (batch_id) ON job_history TO orrery_super_admin, orrery_admin, orrery_application, orrery_client;
 
 -- `state`: ready (nothing was sent), sending (perhaps it was), submitted, over. `id` is the label by which a batch is
