@@ -290,6 +290,13 @@ def _write(row: ScheduleRow, body: ScheduleBody, admin_id: UUID | None, using: S
         )
     except InputRejected as error:
         raise Invalid(error.message, field=error.field) from None
+    lane = using.client.configuration().features[row.feature_name].lane
+    if row.use_batch_api and lane != "batch":
+        raise Invalid(
+            f"Batches take hours, and {row.feature_name} is in the lane {lane}. Move the feature to the lane "
+            "batch, or do without.",
+            field="use_batch_api",
+        )
 
 
 def _parsed(expression: str, timezone: str) -> cron.Cron:

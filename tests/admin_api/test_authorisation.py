@@ -77,6 +77,7 @@ ROUTES: Mapping[str, Rule | None] = {
     "GET /api/v1/audit": READ,
     "GET /api/v1/audit/{entry_id}": READ,
     "GET /api/v1/audit/verify": READ,
+    "GET /api/v1/batches": READ,
     "POST /api/v1/auth/login": PUBLIC,
     "POST /api/v1/auth/logout": SELF,
     "GET /api/v1/auth/me": SELF,

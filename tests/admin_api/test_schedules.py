@@ -71,6 +71,10 @@ def test_a_schedule_is_made_read_changed_and_deleted(api: Api) -> None:
         ({"then": [{**TTS, "input_map": {"language": "en"}}]}, "then/0/input_map/text"),
         ({"then": [{**TTS, "when": "always"}]}, "then/0/when"),
         ({"catch_up": "some"}, "catch_up"),
+        (
+            {"feature_name": "chat_assistant", "inputs_matrix": {"message": "Hi."}, "use_batch_api": True},
+            "use_batch_api",
+        ),
         ({"deadline_minutes": 0}, "deadline_minutes"),
         ({"callback_url": "ftp://app.example/"}, "callback_url"),
         ({"callback_url": "https://user:word@app.example/"}, "callback_url"),
@@ -276,3 +280,22 @@ def test_a_forecast_is_firings_times_what_jobs_took_times_prices(api: Api, ledge
     assert against["percent"] == pytest.approx(
         (float(against["spent_usd"]) + float(against["expected_usd"])) / 10, abs=0.01
     )
+
+
+def test_batches_are_listed(api: Api, people: People) -> None:
+    people.run(
+        "INSERT INTO provider_batches (id, state, feature, provider_id, provider, model_row_id, model, jobs, "
+        "config_version, assignment_id, key_version, live_at) "
+        "SELECT id::uuid, state, 'tarot_reading', "
+        "gen_random_uuid(), 'p', gen_random_uuid(), 'm', 7, 1, gen_random_uuid(), 1, now() FROM (VALUES "
+        "('00000000-0000-7000-8000-000000000001', 'submitted'), "
+        "('00000000-0000-7000-8000-000000000002', 'over')"
+        ") AS made (id, state)"
+    )
+    newest, oldest = api.get("/batches").json()["items"]
+    assert (newest["state"], oldest["state"], oldest["jobs"]) == ("over", "submitted", 7)
+    page = api.get("/batches?limit=1").json()
+    assert page["items"] == [newest]
+    assert api.get(f"/batches?cursor={page['next_cursor']}").json()["items"] == [oldest]
+    assert api.get("/batches?state=submitted").json()["items"] == [oldest]
+    assert api.get("/batches?feature=none").json()["items"] == []
