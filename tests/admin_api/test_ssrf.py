@@ -11,13 +11,17 @@ from uuid import UUID
 
 import pytest
 
+from routing.transport import Transport
+from store.database import Role, open_pool
 from store.settings import Settings
-from tests.admin_api.conftest import Api, Json
+from store.vault import Keyring, Vault
+from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.nouns import provider_body
 from tests.routing.servers import Behaviour, ok, raw
 from tests.rows import Rows
 from tests.ssrf import CORPUS, NAMES, PUBLIC, Address, Spy, trap, watched
 from workers.client import Client
+from workers.courier import Courier
 from workers.run import WorkerProcess
 
 FEATURE, INPUT = "tarot_reading", {"cards": ["The Sun"]}
@@ -150,6 +154,37 @@ def test_no_job_leads_inside(
             assert len(job.attempts) == len(corpus)
             assert {attempt.error_class for attempt in job.attempts} <= {"configuration", "connection"}
     assert came == []
+
+
+def test_no_callback_leads_inside(
+    monkeypatch: pytest.MonkeyPatch, api: Api, settings: Settings, rows: Rows, people: People
+) -> None:
+    rows.assign(FEATURE, rows.model(rows.provider("p", "https://llm.example/v1"), "m"))
+    pool, transport = open_pool(settings.database(), Role.WORKER, size=1), Transport()
+    courier = Courier(pool, transport, Vault(Keyring.load(settings)), pause_seconds=60)
+    try:
+        with trap() as (port, came):
+            stored = []
+            for address in CORPUS:
+                body = {"feature": FEATURE, "input": INPUT, "callback_url": address.url(port)}
+                answer = api.post("/jobs", body)
+                assert answer.status_code in (202, 422), answer.text
+                if answer.status_code == 202:
+                    stored.append(answer.json()["id"])
+                    api.post(f"/jobs/{stored[-1]}/cancel")
+            with engines_known(monkeypatch, settings, api) as spy:
+                while courier.turn():
+                    pass
+                assert spy.seen == []
+        assert came == []
+        assert len(stored) >= 60
+        told = people.run(
+            "SELECT count(*) FROM notices WHERE tries = 1 AND sent_at IS NULL AND error IS NOT NULL"
+        )
+        assert told == [(len(stored),)]
+    finally:
+        transport.close()
+        pool.close()
 
 
 def _model(rows: Rows, slug: str, address: Address, port: int, private: bool) -> UUID:
