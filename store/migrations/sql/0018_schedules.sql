@@ -3,19 +3,24 @@
 -- --- What jobs belong to ------------------------------------------------------------------------------
 
 -- `follow_ups` are the steps that come after the job, compiled (workers/chains.py); `chain_id` is the first job's.
+-- `use_batch`: it waits for a batch, not for a worker. While it is in one it runs, without a worker and without an end
+-- to its lease; `batch_id` stays with it. Its priority is the last, so that claims of others do not read it.
 ALTER TABLE jobs
     ADD COLUMN group_id uuid,
     ADD COLUMN parent_id uuid,
     ADD COLUMN chain_id uuid,
     ADD COLUMN follow_ups jsonb,
     ADD COLUMN callback_url text,
+    ADD COLUMN use_batch boolean NOT NULL DEFAULT false,
+    ADD COLUMN batch_id uuid,
     ADD CONSTRAINT ck_jobs_chain CHECK (chain_id IS NULL OR chain_id = id OR parent_id IS NOT NULL);
 ALTER TABLE job_history
     ADD COLUMN group_id uuid,
     ADD COLUMN parent_id uuid,
     ADD COLUMN chain_id uuid,
     ADD COLUMN follow_ups jsonb,
-    ADD COLUMN callback_url text;
+    ADD COLUMN callback_url text,
+    ADD COLUMN batch_id uuid;
 
 -- A job that belongs to nothing, as most, is in none of them.
 CREATE INDEX ix_jobs_group_id_id ON jobs (group_id, id) WHERE group_id IS NOT NULL;
@@ -196,10 +201,12 @@ BEGIN
     VALUES (fired_group, its_id, planned.name, its_instant, lines * (1 + coalesce(jsonb_array_length(its_steps), 0)), lines,
         planned.callback_url, ends_at);
     INSERT INTO jobs (id, feature, capability, lane, priority, input, plan, metadata, deadline_at, group_id, chain_id,
-        follow_ups)
-    SELECT made.id, its_feature, its_capability, its_lane, planned.priority, made.input, planned.plan,
+        follow_ups, use_batch)
+    SELECT made.id, its_feature, its_capability, its_lane,
+        CASE WHEN planned.use_batch_api AND its_lane = 'batch' THEN 100 ELSE planned.priority END, made.input, planned.plan,
         jsonb_build_object('schedule', planned.name, 'instant', its_instant),
-        ends_at, fired_group, CASE WHEN its_steps IS NOT NULL THEN made.id END, its_steps
+        ends_at, fired_group, CASE WHEN its_steps IS NOT NULL THEN made.id END, its_steps,
+        planned.use_batch_api AND its_lane = 'batch'
     FROM jsonb_to_recordset(its_jobs) AS made (id uuid, input jsonb);
 END $$;
 
@@ -237,12 +244,13 @@ BEGIN
         RETURN NULL;
     END IF;
     INSERT INTO jobs (id, feature, capability, lane, priority, input, user_id, plan, metadata, caller_admin_id, token_id,
-        deadline_at, group_id, parent_id, chain_id, follow_ups, callback_url)
+        deadline_at, group_id, parent_id, chain_id, follow_ups, callback_url, use_batch)
     SELECT new_id(), step ->> 'feature_name', coalesce(features.capability, 'text'), coalesce(features.lane, ended.lane),
-        priority, mapped_input(step -> 'input', jsonb_build_object('result', coalesce(result, '{}'), 'input', input,
+        CASE WHEN batch_id IS NOT NULL AND features.lane = 'batch' THEN 100 WHEN batch_id IS NOT NULL THEN 0 ELSE priority END,
+        mapped_input(step -> 'input', jsonb_build_object('result', coalesce(result, '{}'), 'input', input,
             'metadata', metadata, 'state', state)),
         user_id, plan, metadata, caller_admin_id, token_id, deadline_at, group_id, ended.id, chain_id,
-        nullif(follow_ups - 0, '[]'), callback_url
+        nullif(follow_ups - 0, '[]'), callback_url, batch_id IS NOT NULL AND coalesce(features.lane, '') = 'batch'
     FROM ended CROSS JOIN LATERAL (SELECT follow_ups -> 0 AS step) AS next
     LEFT JOIN features ON features.name = step ->> 'feature_name'
     WHERE follow_ups IS NOT NULL
@@ -312,12 +320,12 @@ LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
             id, feature, capability, lane, priority, state, input, user_id, plan, metadata, caller_admin_id,
             token_id, created_at, run_at, deadline_at, started_at, finished_at, run, retries, calls, error_class,
             error_message, config_version, cost_usd, worker, retry_of, crashes, group_id, parent_id, chain_id,
-            follow_ups, callback_url)
+            follow_ups, callback_url, batch_id)
         SELECT
             id, feature, capability, lane, priority, 'cancelled', input, user_id, plan, metadata, caller_admin_id,
             token_id, created_at, run_at, deadline_at, started_at, now(), run, retries, calls, 'cancelled',
             'The job was cancelled.', config_version, cost_usd, worker, retry_of, crashes, group_id, parent_id, chain_id,
-            follow_ups, callback_url
+            follow_ups, callback_url, batch_id
         FROM ended
     )
     SELECT id FROM ended
