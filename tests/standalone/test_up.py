@@ -136,7 +136,7 @@ def test_children_die_with_a_killed_parent_and_the_next_start_adopts_the_engines
         parts = first.parts()
         first.process.kill()
         first.process.wait()
-        assert len(parts) == 5
+        assert len(parts) == 6  # sandbox, API, three workers, scheduler
         assert psutil.wait_procs(parts, timeout=20)[1] == []
         second = Machine(home, "--sandbox")
         second.stop()

@@ -7,7 +7,7 @@ from itertools import pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.cron import Cron, CronInvalid, parse, upcoming
@@ -72,6 +72,7 @@ EXPRESSIONS = st.one_of(
 ).map(lambda parts: f"{parts[0]} {parts[1]} * * *")
 
 
+@settings(deadline=None)
 @given(EXPRESSIONS, st.sampled_from(ZONES), MONTHS)
 def test_instants_are_those_of_a_search_through_all_minutes(
     expression: str, timezone: str, first: date
@@ -86,6 +87,7 @@ def test_instants_are_those_of_a_search_through_all_minutes(
     assert found == expected
 
 
+@settings(deadline=None)
 @given(
     EXPRESSIONS,
     st.sampled_from(ZONES),
