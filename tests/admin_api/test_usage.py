@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ import pytest
 
 from store.settings import Settings
 from tests.admin_api.conftest import Api, Json, People
+from tests.clock import away_from_the_end_of
 from tests.usage_rows import Ledger, call
 
 DIMENSIONS = ("provider", "model", "feature", "user", "hour", "day", "week")
@@ -26,11 +26,7 @@ def today() -> datetime:
 
 @pytest.fixture(autouse=True)
 def _one_day() -> None:
-    """Days and hours that end during a test are other ones than it asks for: let them end before."""
-    now = datetime.now(UTC)
-    left = (timedelta(hours=1) - (now - now.replace(minute=0, second=0, microsecond=0))).total_seconds()
-    if left < 15:
-        time.sleep(left)
+    away_from_the_end_of(3600, least=15)
 
 
 @pytest.fixture

@@ -100,7 +100,8 @@ def _instants(processes: list[Process], call: Call, *, seconds: float) -> list[f
 
 
 def test_no_minute_holds_more_than_the_limit_and_95_percent_are_used(start: Start) -> None:
-    """A machine that is too busy to come back in time uses less, so it may try again; never may it use more."""
+    """A machine that is too busy to come back in time uses less, so it may try again; never may it use
+    more."""
     limit, used = 300, 0.0
     for _ in range(3):
         processes = [start() for _ in range(4)]
