@@ -6,7 +6,7 @@ import time
 
 
 def away_from_the_end_of(seconds: int, *, least: float) -> None:
-    """Return while at least `least` seconds are left of the present minute (60), hour (3600) or day (86400)."""
+    """Return while at least `least` seconds are left of the present minute (60), hour or day (86400)."""
     left = seconds - time.time() % seconds
     if left < least:
         time.sleep(left)
