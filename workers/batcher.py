@@ -167,7 +167,9 @@ class Batcher:
         """Whatever is next of a batch. Errors of its provider are written down, and it is looked at again."""
         try:
             terms = self._terms(db, batch)
-            if batch.state == "ready":
+            if terms is None:
+                self._abandon(db, batch, "Its feature, model or assignment was removed.")
+            elif batch.state == "ready":
                 self._send(db, batch, terms)
             elif batch.state == "sending":
                 self._find(db, batch, terms)
@@ -219,6 +221,7 @@ class Batcher:
 
     def _find(self, db: Connection[DictRow], batch: Batch, terms: _Terms) -> None:
         """What became of a submission that nobody saw the end of."""
+        self._give_up_waiting(db, batch)
         sent_at = batch.sent_at or batch.created_at
         left = self._pause * _LISTED - (datetime.now(UTC) - sent_at).total_seconds()
         if left > 0:
@@ -234,7 +237,7 @@ class Batcher:
         )
         if name is not None:
             batches.submitted(db, batch.id, name, seconds=self._soon())
-        elif batch.gone_live:
+        elif batch.gone_live or batch.is_late:
             batches.over(db, batch.id)
         else:
             self._send(db, batch, terms)
@@ -252,7 +255,7 @@ class Batcher:
                 batching.cancel(self._transport, terms.route.provider, terms.key, batch.provider_batch_id)
             except RoutingError as error:
                 logger.warning("Batch %s could not be cancelled: %s", batch.id, error.message)
-            batches.asked_to_end(db, batch.id, gone_live=False)
+            batches.asked_to_end(db, batch.id)
         self._give_up_waiting(db, batch)
         batches.look_again(db, batch.id, seconds=self._soon())
         if _hours(batch.created_at) > _GIVES_UP_HOURS:
@@ -262,7 +265,7 @@ class Batcher:
         """Let what is left go live once there is just the time for it."""
         if batch.is_late and not batch.gone_live:
             left = batches.go_live(db, batch_id=batch.id)
-            batches.asked_to_end(db, batch.id, gone_live=True)
+            batches.gave_up(db, batch.id)
             logger.warning("Batch %s is late: %d jobs go live.", batch.id, left)
 
     def _abandon(self, db: Connection[DictRow], batch: Batch, error: str | None) -> None:
@@ -387,14 +390,17 @@ class Batcher:
 
     # --- with what ------------------------------------------------------------------------------------
 
-    def _terms(self, db: Connection[DictRow], batch: Batch) -> _Terms:
-        """The configuration of now, and the price of when the batch was sent. Raises RoutingError."""
+    def _terms(self, db: Connection[DictRow], batch: Batch) -> _Terms | None:
+        """The configuration of now, and the price of when the batch was sent; None where it is gone.
+
+        Raises ConfigurationError for a key that does not open.
+        """
         snapshot = self._configuration(db)
         feature = snapshot.features.get(batch.feature)
         model = snapshot.models.get(batch.model_row_id)
         assignment = None if feature is None else snapshot.assignments.get(feature.id)
         if feature is None or model is None or assignment is None:
-            raise RoutingError("Its feature, model or assignment was removed.")
+            return None
         price = snapshot.price(model.id, batch.sent_at or datetime.now(UTC))
         route = Route(snapshot.providers[model.provider_id], model, price)
         plan = Plan(snapshot.version, feature, assignment, (route,), budgets=tuple(snapshot.budgets))

@@ -194,13 +194,14 @@ def counted(db: Database, batch_id: UUID, *, completed: int | None, failed: int 
     )
 
 
-def asked_to_end(db: Database, batch_id: UUID, *, gone_live: bool) -> None:
-    """Note that the provider was asked to end it, and whether what was left went live."""
-    db.execute(
-        "UPDATE provider_batches SET cancel_asked = true, gone_live = gone_live OR %(live)s "
-        "WHERE id = %(id)s",
-        {"id": batch_id, "live": gone_live},
-    )
+def asked_to_end(db: Database, batch_id: UUID) -> None:
+    """Note that the provider was asked to end it."""
+    db.execute("UPDATE provider_batches SET cancel_asked = true WHERE id = %(id)s", {"id": batch_id})
+
+
+def gave_up(db: Database, batch_id: UUID) -> None:
+    """Note that what was left of it went live."""
+    db.execute("UPDATE provider_batches SET gone_live = true WHERE id = %(id)s", {"id": batch_id})
 
 
 def over(db: Database, batch_id: UUID, error: str | None = None) -> None:

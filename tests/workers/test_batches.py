@@ -272,6 +272,44 @@ def test_a_submission_that_nobody_saw_the_end_of_is_found_again(
     assert len(calls(owner)) == 12
 
 
+def test_a_submission_of_unknown_end_does_not_keep_jobs_from_their_deadline(
+    text: UUID, sandbox: Sandbox, fire: Fire, owner: Owner, settings: Settings, worker: WorkerProcess
+) -> None:
+    """Whoever sent it died, and its provider's list does not answer."""
+    sandbox.fault("status", protocol="openai", status=503)
+    process = SchedulerProcess(settings)
+    process.start()
+    group_id = fire(3)
+    until(lambda: batches(owner))
+    process.stop()
+    owner.execute("UPDATE provider_batches SET state = 'sending', sent_at = now(), live_at = now()")
+    process = SchedulerProcess(settings)
+    process.start()
+    try:
+        until(lambda: batches(owner)[0]["gone_live"])
+        sandbox.heal()
+        assert finished(owner, group_id)["succeeded"] == 3
+        until(lambda: batches(owner)[0]["state"] == "over")
+    finally:
+        process.stop()
+    assert sandbox.calls()["batch_lines"] == 0
+
+
+def test_a_batch_whose_model_is_removed_goes_live(
+    text: UUID, rows: Rows, sandbox: Sandbox, fire: Fire, owner: Owner, scheduler: SchedulerProcess,
+    worker: WorkerProcess,
+) -> None:  # fmt: skip
+    sandbox.fault("batch_never", protocol="openai")
+    group_id = fire(3)
+    until(lambda: [batch for batch in batches(owner) if batch["state"] == "submitted"])
+    other = rows.model(rows.provider("other", sandbox.anthropic, type="anthropic"), "a")
+    rows.assign("daily_zodiac_text", other, user="{{ sign }}")
+    owner.execute("DELETE FROM ai_models WHERE id = %s", [text])
+    assert finished(owner, group_id)["succeeded"] == 3
+    assert batches(owner)[0]["state"] == "over"
+    assert "removed" in batches(owner)[0]["error"]
+
+
 def test_cancelled_jobs_cost_what_their_lines_cost_and_nobody_waits_for_them(
     text: UUID, sandbox: Sandbox, fire: Fire, owner: Owner, scheduler: SchedulerProcess, client: Client
 ) -> None:
