@@ -54,6 +54,8 @@ class Tweak:
     choices: Sequence[Choice] | None = None
     placeholder: str | None = None
     autocomplete: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """More of HTML's attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Control:
     is_required: bool
     default: Any
     limits: Mapping[str, Any]
-    """HTML's attributes that keep the value within bounds: min, max, maxlength."""
+    """HTML's attributes that keep the value within bounds (min, max, maxlength), and what a form adds."""
 
     @classmethod
     def of(cls, name: str, info: FieldInfo, tweak: Tweak) -> Control:
@@ -93,7 +95,7 @@ class Control:
             is_nullable=is_nullable,
             is_required=not has_default and kind is not Kind.FLAG,
             default=info.get_default(call_default_factory=True) if has_default else None,
-            limits=_limits(kind, marks),
+            limits={**_limits(kind, marks), **tweak.attributes},
         )
 
     def shown(self, value: Any) -> str | list[str] | bool:

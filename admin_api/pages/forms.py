@@ -18,7 +18,7 @@ shown, and stay as they are where nothing is typed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
@@ -91,6 +91,7 @@ class Form(Generic[B]):
         given: Mapping[str, Any] | None = None,
         choices: Mapping[str, Sequence[Choice]] | None = None,
         hints: Mapping[str, str] | None = None,
+        beside: Collection[str] = (),
     ) -> View:
         """The form, empty, filled with `stored`, or with what was typed where it was refused.
 
@@ -101,6 +102,7 @@ class Form(Generic[B]):
             given: values to begin with where nothing is stored.
             choices: by field, where they are known with the request only.
             hints: by secret field, how the stored one ends.
+            beside: fields that the page shows by other means, with what is wrong with them.
         """
         action = action or request.url.path
         again = again_of(request)
@@ -117,7 +119,8 @@ class Form(Generic[B]):
             errors=errors,
         )
         groups = [self._filled(group, filler) for group in self._groups]
-        elsewhere = [message for name, message in errors.items() if name not in self._controls]
+        shown = {*self._controls, *beside}
+        elsewhere = [message for name, message in errors.items() if name not in shown]
         return View(
             action=action if not request.url.query else f"{action}?{request.url.query}",
             etag="" if stored is None else (typed is not None and typed.get("etag")) or tag_of(stored),
