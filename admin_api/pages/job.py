@@ -17,6 +17,7 @@ from admin_api.attempts import AttemptQuery, UsageAttempt, list_attempts
 from admin_api.explain import Explanation, explained
 from admin_api.job_bodies import Tokens, shown, tokens
 from admin_api.jobs import allow_enqueueing, found
+from admin_api.pages.job_chains import bonds
 from admin_api.pages.job_results import Made, made, taken
 from admin_api.pages.render import page
 from admin_api.pages.route import LIVE, PageRoute, done, shown_at
@@ -94,6 +95,7 @@ def job(job_id: UUID, request: Request, session: Reading, caller: Current, using
         "job.html",
         sight=sight(found_job, using),
         input=taken(found_job),
+        bonds=bonds(found_job, session),
         repeats=repeats,
         sender=_sender(found_job, session),
         may_act=_may_act(found_job, caller),
