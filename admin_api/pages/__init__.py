@@ -14,6 +14,7 @@ from admin_api.pages import (
     catalog,
     enrolment,
     features,
+    groups,
     integrations,
     job,
     jobs,
@@ -26,6 +27,9 @@ from admin_api.pages import (
     provider_forms,
     providers,
     queues,
+    schedule,
+    schedule_form,
+    schedules,
     setup,
     static,
     tokens,
@@ -41,6 +45,10 @@ PARTS = (
     job,
     playground,
     queues,
+    schedule_form,  # /schedules/new is no schedule's id
+    schedules,
+    schedule,
+    groups,
     usage,
     alerts,
     provider_forms,  # /providers/new is no provider's id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
 
@@ -28,6 +29,16 @@ def ago(time: datetime | None) -> str:
 def at(time: datetime | None) -> str:
     """The time, to the second, in UTC."""
     return DASH if time is None else _time(time, time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"))
+
+
+def local(time: datetime | None, timezone: str) -> str:
+    """The time as clocks in the zone show it, to the minute; the year where it is not this one."""
+    if time is None:
+        return DASH
+    zone = ZoneInfo(timezone)
+    shown = time.astimezone(zone)
+    year = "" if shown.year == datetime.now(zone).year else f" {shown.year}"
+    return _time(time, f"{shown:%a} {shown.day} {shown:%b}{year}, {shown:%H:%M}")
 
 
 def _time(time: datetime, said: str) -> Markup:
@@ -122,6 +133,7 @@ FILTERS = {
     "bytes": size,
     "compact": compact,
     "duration": duration,
+    "local": local,
     "milliseconds": milliseconds,
     "money": money,
     "number": number,

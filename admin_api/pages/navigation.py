@@ -33,6 +33,7 @@ SECTIONS: Sequence[Section] = (
             Entry("Overview", "/overview", "orbit"),
             Entry("Jobs", "/jobs", "list"),
             Entry("Queues & workers", "/queues", "lanes"),
+            Entry("Schedules", "/schedules", "calendar"),
             Entry("Usage", "/usage", "chart"),
             Entry("Alerts", "/alerts", "bell"),
         ),
