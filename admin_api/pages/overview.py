@@ -16,6 +16,7 @@ from admin_api.jobs import list_jobs
 from admin_api.pages.charts import Chart, Series, bars, sparkline
 from admin_api.pages.render import page
 from admin_api.pages.route import PageRoute
+from admin_api.pages.upcoming import upcoming
 from admin_api.pagination import PageQuery
 from admin_api.provider_health import ProviderHealth
 from admin_api.providers import Provider, ProviderQuery, list_providers
@@ -71,7 +72,7 @@ class Traffic:
 @router.get("/overview")
 @allow_reading
 def overview(request: Request, session: Reading, caller: Current, using: Using) -> Response:
-    """Backlog, throughput, failures, spend, providers and alerts."""
+    """Backlog, throughput, failures, spend, schedules, providers and alerts."""
     lanes = list_queues(using).items
     workers = list_workers(PageQuery(limit=200), using).items
     providers = list_providers(ProviderQuery(limit=100), session).items
@@ -86,6 +87,7 @@ def overview(request: Request, session: Reading, caller: Current, using: Using) 
         today=_spent(using, days=1),
         week=_spent(using, days=7),
         providers=_strip(using, providers),
+        upcoming=upcoming(session),
         alerts=list_alerts(AlertQuery(acknowledged=False, limit=_FEW), request, using).items,
         failures=_failures(list_jobs(failed, caller, using).items),
     )

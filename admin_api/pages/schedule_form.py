@@ -112,7 +112,8 @@ class Draft:
 @tagged
 def settings_of(schedule_id: UUID, session: Reading) -> ScheduleBody:
     """What of a schedule people set: its ETag does not change when it fires. Raises NotFound."""
-    return fields.stored(ScheduleBody, found(session, schedule_id))
+    row = found(session, schedule_id)
+    return fields.shown(ScheduleBody, row, then=[Step.model_validate(step) for step in row.then])
 
 
 @router.get(f"{PATH}/new")
@@ -203,7 +204,10 @@ def _draft(
     if sent is not None:
         cron, timezone = sent.get("cron"), sent.get("timezone")
     instants, cron_error = _previewed(cron, timezone)
-    steps = schedule_steps.stored_steps(_steps(stored)) if sent is None else schedule_steps.typed_steps(sent)
+    if sent is not None:
+        steps = schedule_steps.typed_steps(sent)
+    else:
+        steps = schedule_steps.stored_steps([] if stored is None else stored.then)
     inputs = None if feature is None else _inputs(feature, stored, sent, errors)
     return Draft(
         view=view,
@@ -216,10 +220,6 @@ def _draft(
         timezone=timezone.strip(),
         jobs=0 if feature is None else _jobs(feature, stored, sent),
     )
-
-
-def _steps(stored: ScheduleBody | None) -> list[Step]:
-    return [] if stored is None else [Step.model_validate(step) for step in stored.then]
 
 
 def _inputs(

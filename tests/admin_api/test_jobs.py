@@ -23,7 +23,10 @@ from workers.artifacts import Artifacts
 
 JOB: Json = {"feature": "tarot_reading", "input": {"cards": ["The Fool"]}}
 CLOSED_PORT = 1
-KEPT = "id, feature, capability, lane, priority, input, user_id, plan, metadata, token_id, created_at, run_at"
+KEPT = (
+    "id, feature, capability, lane, priority, input, user_id, plan, metadata, token_id, created_at, run_at, "
+    "group_id, parent_id, chain_id, follow_ups, callback_url"
+)
 
 
 def finish(people: People, job_id: str, **columns: Any) -> None:

@@ -16,6 +16,7 @@ from tests.admin_api.logins import Person
 from tests.admin_api.nouns import assigned
 from tests.admin_api.pages.conftest import Browser, said
 from tests.admin_api.test_jobs import JOB, finish
+from tests.admin_api.test_schedules import schedule_body
 from workers.artifacts import Artifacts
 
 ARABIC = "برج الحمل: اليوم مناسب للصبر."
@@ -182,6 +183,48 @@ def test_a_reader_may_end_and_repeat_only_the_own(
     assert f'action="/jobs/{job_id}/cancel"' in reader.get(f"/jobs/{job_id}").text
     assert admin.email in said(reader.get(f"/jobs/{job_id}"))
     assert reader.post(f"/jobs/{job_id}/cancel").status_code == 303
+
+
+def test_a_chain_is_told_by_each_of_its_jobs(desk: Browser, api: Api, people: People) -> None:
+    assigned(api)
+    steps = [
+        {"feature_name": "chat_assistant", "input_map": {"message": "result.text"}},
+        {"feature_name": "daily_zodiac_tts", "input_map": {"text": "result.text"}},
+    ]
+    first = api.made("/jobs", {**JOB, "then": steps, "callback_url": "https://app.example/hook"})["id"]
+    shown = said(desk.get(f"/jobs/{first}"))
+    assert re.search(
+        r"Chain .*? tarot_reading queued this job chat_assistant to come daily_zodiac_tts", shown
+    )
+    assert "It is told once the job has ended." in shown
+    finish(people, first, result=Jsonb({"text": "Hello"}))
+    ((second,),) = people.run("SELECT id::text FROM jobs WHERE parent_id IS NOT NULL")
+    shown = said(desk.get(f"/jobs/{second}"))
+    assert re.search(
+        r"tarot_reading succeeded chat_assistant queued this job daily_zodiac_tts to come", shown
+    )
+    assert f'<a href="/jobs/{first}">tarot_reading</a>' in desk.get(f"/jobs/{second}").text
+    finish(people, second, state="failed", error_class="timeout")
+    shown = said(desk.get(f"/jobs/{first}"))
+    assert re.search(r"chat_assistant failed daily_zodiac_tts never comes", shown)
+    assert "job.finished pending" in shown
+    people.run(
+        "UPDATE notices SET failed_at = now(), tries = 14, error = 'Nobody there' WHERE job_id = %s",
+        [UUID(first)],
+    )
+    shown = said(desk.get(f"/jobs/{first}"))
+    assert re.search(r"job.finished failed 14 tries .*?Nobody there", shown)
+
+
+def test_a_job_tells_its_group(desk: Browser, api: Api) -> None:
+    assigned(api, "daily_zodiac_text", prompt_template={"user": "{{ sign }}"})
+    schedule = api.made("/schedules", schedule_body())
+    group = desk.post(f"/schedules/{schedule['id']}/run-now").headers["location"]
+    job = api.get(f"/jobs?group_id={group.rpartition('/')[2]}").json()["items"][0]
+    answer = desk.get(f"/jobs/{job['id']}")
+    assert f'<a href="{group}" dir="auto">Morning</a>' in answer.text
+    assert "Enqueued by a schedule" in said(answer)
+    assert "Chain" not in said(answer)
 
 
 def test_no_job_is_a_page(desk: Browser) -> None:
