@@ -29,7 +29,7 @@ from admin_api.sessions import Reading, Writing
 
 router = APIRouter(route_class=PageRoute)
 
-_AT_ONCE = 20
+_AT_ONCE = 12
 
 
 @dataclass(frozen=True, slots=True)

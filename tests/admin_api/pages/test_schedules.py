@@ -213,7 +213,7 @@ def test_a_schedule_is_paused_resumed_and_deleted(desk: Browser, reader: Browser
     desk.post(f"{path}/resume")
     assert api.get(path).json()["is_active"]
     assert f'action="{path}/run-now"' not in reader.get(path).text
-    assert f'action="{path}/run-now"' not in reader.get("/schedules").text
+    assert f"{path}/run-now" not in reader.get("/schedules").text
     assert reader.post(f"{path}/delete").status_code == 403
     assert desk.post(f"{path}/delete").headers["location"] == "/schedules"
     assert desk.get(path).status_code == 404

@@ -17,6 +17,8 @@ from store.settings import Settings
 from tests import busy
 from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.pages.conftest import Browser
+from tests.admin_api.test_jobs import finish
+from tests.admin_api.test_schedules import schedule_body
 from tests.usage_rows import Ledger
 from workers import alerts, presence
 from workers.alerts import Alert
@@ -25,8 +27,14 @@ from workers.presence import Presence
 LARGEST = 60_000  # bytes
 MOST_REQUESTS = 8
 
+SIGNS = (
+    *("aries", "taurus", "gemini", "cancer", "leo", "virgo", "libra", "scorpio"),
+    *("sagittarius", "capricorn", "aquarius", "pisces"),
+)
+
 MORE = (
     *("/jobs?state=failed", "/jobs?provider=anthropic&feature=emergency_assistant&user_id=user-000123"),
+    *("/jobs/{chained_id}", "/jobs?group_id={group_id}", "/schedules/new?feature=daily_zodiac_text"),
     *("/jobs?state=queued", "/usage?days=1", "/usage?days=30", "/usage?days=90", "/usage?days=30&by=user"),
     *(
         "/usage?days=30&by=model",
@@ -91,6 +99,34 @@ def _wait(db: psycopg.Connection[Any], feature: str, number: int) -> None:
     db.execute(f"INSERT INTO jobs ({names}) VALUES ({places})".encode(), list(row.values()))
 
 
+def _scheduled(api: Api, people: People) -> dict[str, str]:
+    """Schedules that have fired often, the last time with all signs in three languages, text and speech."""
+    then = [{"feature_name": "daily_zodiac_tts", "input_map": {"text": "result.text"}}]
+    matrix = {"sign": SIGNS, "language": ["en", "de", "ar"], "date": "{{ date }}"}
+    made = [
+        api.made(
+            "/schedules",
+            schedule_body(f"Horoscopes of the morning {n}", inputs_matrix=matrix, then=then),
+        )
+        for n in range(25)
+    ]
+    group = api.made(f"/schedules/{made[0]['id']}/run-now", {})["group_id"]
+    jobs = api.get(f"/jobs?group_id={group}&limit=200").json()["items"]
+    for job in jobs:
+        result = {"text": "The stars are kind to you today, and tomorrow they will be, too. " * 8}
+        finish(people, job["id"], result=Jsonb(result), provider="anthropic", model="claude-haiku-4-5")
+    for spoken in api.get(f"/jobs?group_id={group}&state=queued&limit=200").json()["items"]:
+        finish(people, spoken["id"], result=Jsonb({"media_type": "audio/wav"}), artifact_key="a/1.wav")
+    for days in range(1, 40):
+        people.run(
+            "INSERT INTO fires (schedule_id, instant, kind, fired_at, error) "
+            "SELECT id, now() - %s * interval '1 day', 'scheduled', now(), %s FROM schedules",
+            [days, busy.ERROR],
+        )
+    people.run("UPDATE schedule_state SET next_at = now() + interval '1 h'")
+    return {"schedule_id": made[0]["id"], "group_id": group, "chained_id": jobs[0]["id"]}
+
+
 def _size(desk: Browser, address: str) -> tuple[int, int]:
     """Bytes and requests."""
     answer = desk.get(address)
@@ -119,6 +155,7 @@ def test_every_page_of_a_busy_installation_is_small(
         "admin_id": admin_id,
         "integration_id": api.get("/integrations").json()["items"][0]["id"],
         "budget_id": api.made("/budgets", {"scope": "global", "period": "day", "limit_usd": "9"})["id"],
+        **_scheduled(api, people),
         "entry_id": api.get("/audit?noun=models").json()["items"][0]["id"],
     }
     paths = [*(path for path in route.pages() if not NO_PAGE.search(path)), *MORE]
