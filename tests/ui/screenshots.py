@@ -32,6 +32,11 @@ PAGES: Mapping[str, str] = {
     "job-failed": "/jobs/{failed_id}",
     "playground": "/playground?feature=daily_zodiac_text",
     "queues": "/queues",
+    "schedules": "/schedules",
+    "schedule": "/schedules/{schedule_id}",
+    "schedule-edit": "/schedules/{schedule_id}/edit",
+    "group": "/groups/{group_id}",
+    "job-chain": "/jobs/{chained_id}",
     "usage": "/usage",
     "alerts": "/alerts",
     "providers": "/providers",
@@ -50,7 +55,7 @@ PAGES: Mapping[str, str] = {
     "audit": "/audit",
     "setup": "/setup",
 }
-NARROW = ("overview", "jobs", "job", "usage", "assignment")
+NARROW = ("overview", "jobs", "job", "group", "usage", "assignment")
 """Pages that are shown on a phone, too."""
 
 

@@ -13,6 +13,20 @@ from tests.machine import Machine
 from tests.workers.conftest import until
 
 ARABIC = "اكتب لي عن النجوم"
+SIGNS = (
+    *("aries", "taurus", "gemini", "cancer", "leo", "virgo", "libra", "scorpio"),
+    *("sagittarius", "capricorn", "aquarius", "pisces"),
+)
+HOROSCOPES: Mapping[str, object] = {
+    "name": "Horoscopes of the morning",
+    "cron": "0 6 * * *",
+    "timezone": "Europe/Berlin",
+    "feature_name": "daily_zodiac_text",
+    "inputs_matrix": {"sign": SIGNS, "language": ["en"], "date": "{{ date }}"},
+    "then": [{"feature_name": "daily_zodiac_tts", "input_map": {"text": "result.text"}}],
+    "deadline_minutes": 120,
+    "callback_url": "https://app.example/hooks/horoscopes",
+}
 
 
 def done(machine: Machine) -> dict[str, str]:
@@ -57,6 +71,10 @@ def done(machine: Machine) -> dict[str, str]:
         ]
         states = [api.call("GET", f"/api/v1/jobs/{job['id']}?wait=30")["state"] for job in jobs]
         _break(api, sandbox["base_url"])
+        schedule = api.call("POST", "/api/v1/schedules", HOROSCOPES)
+        group = api.call("POST", f"/api/v1/schedules/{schedule['id']}/run-now", {})["group_id"]
+        until(lambda: api.call("GET", f"/api/v1/groups/{group}")["state"] == "finished", seconds=60)
+        spoken = api.call("GET", f"/api/v1/jobs?group_id={group}&feature=daily_zodiac_tts")["items"]
         people = api.call("GET", "/api/v1/admins")["items"]
         acts = api.call("GET", "/api/v1/audit?noun=providers")["items"]
     assert states == ["succeeded"] * 3 + ["failed"] + ["succeeded"] * 2, json.dumps(states)
@@ -73,6 +91,9 @@ def done(machine: Machine) -> dict[str, str]:
         "name": "daily_zodiac_text",
         "admin_id": people[0]["id"],
         "entry_id": str(acts[0]["id"]),
+        "schedule_id": schedule["id"],
+        "group_id": group,
+        "chained_id": spoken[0]["id"],
     }
 
 

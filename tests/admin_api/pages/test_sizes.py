@@ -19,6 +19,7 @@ from tests.admin_api.conftest import Api, Json, People
 from tests.admin_api.pages.conftest import Browser
 from tests.admin_api.test_jobs import finish
 from tests.admin_api.test_schedules import schedule_body
+from tests.ui.work import SIGNS
 from tests.usage_rows import Ledger
 from workers import alerts, presence
 from workers.alerts import Alert
@@ -26,11 +27,6 @@ from workers.presence import Presence
 
 LARGEST = 60_000  # bytes
 MOST_REQUESTS = 8
-
-SIGNS = (
-    *("aries", "taurus", "gemini", "cancer", "leo", "virgo", "libra", "scorpio"),
-    *("sagittarius", "capricorn", "aquarius", "pisces"),
-)
 
 MORE = (
     *("/jobs?state=failed", "/jobs?provider=anthropic&feature=emergency_assistant&user_id=user-000123"),
