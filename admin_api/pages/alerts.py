@@ -32,6 +32,7 @@ _PAGES: Mapping[str, tuple[str, str]] = {
     "jobs": ("/jobs/{job_id}", "/jobs/{id}"),
     "queues": ("/queues", "/queues"),
     "budgets": ("/budgets", "/budgets"),
+    "schedules": ("/schedules/{schedule_id}", "/schedules/{id}"),
     "features": ("/usage", "/usage?days=7&feature={id}"),
     "usage": ("/usage", "/usage?days=7"),
 }

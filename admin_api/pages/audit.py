@@ -34,6 +34,7 @@ _PAGES: Mapping[str, tuple[str, str]] = {
     "admins": ("/people", "/people/{id}"),
     "tokens": ("/tokens", "/tokens"),
     "jobs": ("/jobs", "/jobs/{id}"),
+    "schedules": ("/schedules", "/schedules/{id}"),
     "queues": ("/queues", "/queues"),
     "alerts": ("/alerts", "/alerts"),
 }

@@ -204,6 +204,8 @@ def _draft(
     if sent is not None:
         cron, timezone = sent.get("cron"), sent.get("timezone")
     instants, cron_error = _previewed(cron, timezone)
+    if again is not None:
+        cron_error = ""  # it stands at its field
     if sent is not None:
         steps = schedule_steps.typed_steps(sent)
     else:
@@ -217,7 +219,7 @@ def _draft(
         steps_error=schedule_steps.general_error(errors),
         instants=instants,
         cron_error=cron_error,
-        timezone=timezone.strip(),
+        timezone=timezone.strip() or "UTC",
         jobs=0 if feature is None else _jobs(feature, stored, sent),
     )
 
