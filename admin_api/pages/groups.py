@@ -10,11 +10,12 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from admin_api import groups
 from admin_api.groups import Group, get_group
+from admin_api.job_bodies import Callback
 from admin_api.pages.render import page
 from admin_api.pages.route import PageRoute
 from admin_api.pages.strands import strands
@@ -81,10 +82,26 @@ def show_group(
         "group.html",
         progress=Progress(group),
         schedule=None if group.schedule_id is None else session.get(Schedule, group.schedule_id),
+        callbacks=_callbacks(group, session),
         strands=found.items,
         first=path if after else "",
         further=f"{path}?after={found.further}" if found.further else "",
     )
+
+
+def _callbacks(group: Group, session: Session) -> list[Callback]:
+    """How it went to tell that the group has finished."""
+    if group.callback_url is None or group.finished_at is None:
+        return []
+    rows = session.execute(_CALLBACKS, {"group_id": group.id}).mappings()
+    return [Callback(**row) for row in rows]
+
+
+_CALLBACKS = text("""
+SELECT event, url, tries, sent_at, error,
+    CASE WHEN sent_at IS NOT NULL THEN 'sent' WHEN failed_at IS NOT NULL THEN 'failed' ELSE 'pending' END AS
+    state
+FROM notices WHERE group_id = :group_id AND url IS NOT NULL ORDER BY made_at""")
 
 
 def groups_of(fires: Sequence[Fire], session: Session) -> Mapping[UUID | None, Group]:

@@ -196,7 +196,7 @@ def test_a_chain_is_told_by_each_of_its_jobs(desk: Browser, api: Api, people: Pe
     assert re.search(
         r"Chain .*? tarot_reading queued this job chat_assistant to come daily_zodiac_tts", shown
     )
-    assert "It is told once the job has ended." in shown
+    assert "It is told once all has ended." in shown
     finish(people, first, result=Jsonb({"text": "Hello"}))
     ((second,),) = people.run("SELECT id::text FROM jobs WHERE parent_id IS NOT NULL")
     shown = said(desk.get(f"/jobs/{second}"))

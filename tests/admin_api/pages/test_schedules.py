@@ -247,7 +247,13 @@ def test_a_group_is_live_until_it_has_finished(desk: Browser, api: Api, people: 
     made, group = fired(desk, api, then=[TTS], deadline_minutes=60, callback_url="https://app.example/hook")
     answer = desk.get(group)
     assert 'data-poll="2"' in answer.text
-    for words in ("0 of 4", "2 are under way or wait", "2 may follow", "Will be told at", "aries"):
+    for words in (
+        "0 of 4",
+        "2 are under way or wait",
+        "2 may follow",
+        "It is told once all has ended.",
+        "aries",
+    ):
         assert words in said(answer), words
     assert "2026" not in re.findall(r"<h3[^>]*>([^<]*)", answer.text)[0], "only what tells them apart"
     aries, leo = jobs_of(api, group)
@@ -266,6 +272,7 @@ def test_a_group_is_live_until_it_has_finished(desk: Browser, api: Api, people: 
     assert "data-poll" not in answer.text
     assert f'<audio controls preload="none" src="/jobs/{spoken["id"]}/artifact"' in answer.text
     assert "Cancel what is left" not in said(answer)
+    assert "group.finished pending" in said(answer)
     assert f'href="/schedules/{made["id"]}"' in answer.text
     api.delete(f"/schedules/{made['id']}")
     assert f'href="/schedules/{made["id"]}"' not in desk.get(group).text
