@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, status
@@ -88,6 +88,8 @@ class Spent(BaseModel):
 
 class Budget(Stamps):
     """A budget as the API shows it. `spent` is null where each user has one."""
+
+    MOVES: ClassVar[frozenset[str]] = frozenset({"spent"})
 
     scope: Scope
     scope_id: str | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, status
@@ -113,6 +113,8 @@ class Fire(BaseModel):
 
 class Schedule(Stamps):
     """A schedule as the API shows it. `next_fire_at` is null while it is not active."""
+
+    MOVES: ClassVar[frozenset[str]] = frozenset({"next_fire_at", "last_fire"})
 
     name: str
     cron: str
@@ -320,11 +322,17 @@ def _shown(session: Session, row: ScheduleRow) -> Schedule:
     last = session.scalars(
         select(FireRow).where(FireRow.schedule_id == row.id).order_by(FireRow.instant.desc()).limit(1)
     ).one_or_none()
-    upcoming = cron.parse(row.cron, row.timezone).next(datetime.now(UTC)) if row.is_active else None
     return fields.shown(
         Schedule,
         row,
-        next_fire_at=upcoming,
+        next_fire_at=_next(row) if row.is_active else None,
         last_fire=None if last is None else fields.shown(Fire, last),
         then=[Step.model_validate(step) for step in row.then],
     )
+
+
+def _next(row: ScheduleRow) -> datetime | None:
+    try:
+        return cron.parse(row.cron, row.timezone).next(datetime.now(UTC))
+    except cron.CronInvalid:  # its zone is none any more: the scheduler says so
+        return None

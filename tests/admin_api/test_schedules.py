@@ -299,3 +299,15 @@ def test_batches_are_listed(api: Api, people: People) -> None:
     assert api.get(f"/batches?cursor={page['next_cursor']}").json()["items"] == [oldest]
     assert api.get("/batches?state=submitted").json()["items"] == [oldest]
     assert api.get("/batches?feature=none").json()["items"] == []
+
+
+def test_a_change_is_not_lost_because_the_schedule_fired_meanwhile(api: Api) -> None:
+    assigned(api, "daily_zodiac_text", prompt_template={"user": "{{ sign }}"})
+    path = f"/schedules/{api.made('/schedules', schedule_body())['id']}"
+    read = api.get(path).headers["etag"]
+    api.post(f"{path}/run-now")
+    assert api.get(path, headers={"If-None-Match": read}).status_code == 200, "what it shows has changed"
+    changed = api.call("PATCH", path, {"priority": 5}, headers={"If-Match": read})
+    assert changed.status_code == 200, changed.text
+    lost = api.call("PATCH", path, {"priority": 6}, headers={"If-Match": read})
+    assert lost.status_code == 412
