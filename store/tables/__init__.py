@@ -29,6 +29,7 @@ from store.tables.people import (
 )
 from store.tables.personal_keys import AdminProviderSetting
 from store.tables.providers import AIModel, AIProvider, ModelPrice
+from store.tables.retention import Retention
 from store.tables.schedules import Fire, JobGroup, Schedule, ScheduleState
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "LoginThrottle",
     "ModelPrice",
     "PromptTemplate",
+    "Retention",
     "Schedule",
     "ScheduleState",
     "SystemIntegration",

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, func
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from store.ids import new_id
@@ -17,7 +17,9 @@ from store.tables.providers import AIModel
 class Feature(Row, Base):
     """What applications ask for by name. Never names a provider or a model.
 
-    `max_queued` caps its unfinished jobs; beyond it enqueueing is refused for the moment.
+    `max_queued` caps its unfinished jobs; beyond it enqueueing is refused for the moment. What its finished
+    jobs were given and made is erased after `keep_days` days; without `store_input` what they were given is
+    erased as they end, without `store_output` what they made an hour later.
     """
 
     __tablename__ = "features"
@@ -29,6 +31,8 @@ class Feature(Row, Base):
         ),
         CheckConstraint("lane in ('interactive', 'standard', 'batch')", name="lane_known"),
         CheckConstraint("max_queued > 0", name="max_queued_positive"),
+        CheckConstraint("keep_days between 1 and 36500", name="keep_days_range"),
+        Index("ix_features_name_unstored", "name", postgresql_where=text("NOT store_input")),
     )
 
     name: Mapped[str] = mapped_column(unique=True)
@@ -39,6 +43,9 @@ class Feature(Row, Base):
     input_schema: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     output_schema: Mapped[dict[str, Any] | None]
     max_queued: Mapped[int | None]
+    keep_days: Mapped[int | None]
+    store_input: Mapped[bool] = mapped_column(server_default="true")
+    store_output: Mapped[bool] = mapped_column(server_default="true")
     is_active: Mapped[bool] = mapped_column(server_default="true")
 
 

@@ -44,7 +44,9 @@ VALUES: Mapping[str, Mapping[str, Any]] = {  # where a column's checks want more
     "system_integrations": {"type": "webhook"},
     "worker_breakers": {"state": "open"},
 }
-SINGLE_ROWS = {"audit_head", "config_state", "feeder_state", "lanes", "usage_rollup", "alembic_version"}
+SINGLE_ROWS = {
+    *("audit_head", "config_state", "feeder_state", "lanes", "retention", "usage_rollup", "alembic_version"),
+}
 
 
 @dataclass(frozen=True)

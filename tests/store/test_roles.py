@@ -69,6 +69,7 @@ notices                  S            S         S      s            S       -   
 prompt_templates         S            SIUD      S      -            S       S    S       -
 provider_batches         S            S         S      -            -       -    SIUD    -
 provider_health          S            S         S      -            -       S    SIUD    -
+retention                S            SU        S      -            -       -    -       -
 schedule_state           S            S         S      -            -       -    -       -
 schedules                S            SIUD      S      -            -       -    S       -
 system_integrations      S            SIUD      S      -            -       -    S       -
@@ -111,10 +112,15 @@ FUNCTIONS = {  # those that run as the owner, and who may call them
     "count_budgets": set(),
     "covering_budgets": set(),
     "cancel_jobs": {"super_admin", "admin", "application", "client", "worker"},
+    "drop_partition": {"worker"},
     "due_schedule": {"worker"},
     "ensure_partitions": {"worker"},
+    "erase_jobs": {"super_admin", "worker"},
+    "expired_partitions": {"worker"},
     "fire_schedule": {"super_admin", "worker"},
     "follow_up": set(),
+    "forget_inputs": set(),
+    "has_uncounted": set(),
     "keep_assignment_version": set(),
     "prune_budgets": {"worker"},
     "raise_alert": {"worker"},
