@@ -57,6 +57,27 @@ class FeatureReplacement(fields.Body):
         fields.Positive32 | None,
         Field(description="Unfinished jobs it may have; beyond, enqueueing answers 429. null: any number."),
     ] = None
+    keep_days: Annotated[
+        fields.KeepDays | None,
+        Field(
+            description="What its finished jobs were given and made is erased after so many days; null: with "
+            "their records, as the policy of job_history says."
+        ),
+    ] = None
+    store_input: Annotated[
+        bool,
+        Field(
+            description="false: the input and metadata of a job are erased as it ends, and those on record "
+            "within minutes. Such a job cannot be retried."
+        ),
+    ] = True
+    store_output: Annotated[
+        bool,
+        Field(
+            description="false: the result, artifact and error messages of a job are erased an hour after it "
+            "ended, and those on record within minutes."
+        ),
+    ] = True
     is_active: bool = True
 
 
@@ -95,6 +116,9 @@ class Feature(Stamps):
     input_schema: fields.JsonObject
     output_schema: fields.JsonObject | None
     max_queued: int | None
+    keep_days: int | None
+    store_input: bool
+    store_output: bool
     is_active: bool
 
 

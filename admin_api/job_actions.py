@@ -99,7 +99,7 @@ def retry_job(
     """Run a finished job again: answers a new job with `retry_of`; the old record stays.
 
     It is checked like any new job of the caller's and starts now; a deadline counts anew. An admin repeats
-    jobs that were enqueued in the own name, a super admin any.
+    jobs that were enqueued in the own name, a super admin any. A job whose input was erased answers 422.
     """
     job = _own(using, job_id, caller)
     if not job.is_finished:

@@ -200,6 +200,14 @@ class Job(ListedJob):
     """A job with everything known about it."""
 
     input: dict[str, Any]
+    erased_at: Annotated[
+        datetime | None,
+        Field(description="When its input, or what it made, was erased, the last time; that is empty then."),
+    ]
+    input_erased_at: Annotated[
+        datetime | None, Field(description="When its input was erased. It cannot be retried since.")
+    ]
+    output_erased_at: datetime | None
     then: Annotated[list[Step], Field(description="The steps that come after it.")]
     chain: Annotated[
         list[Link], Field(description="All jobs of its chain so far, itself among them; the first one first.")
@@ -297,6 +305,9 @@ def accepted(job_id: UUID, request: JobRequest) -> Job:
         parent_id=None,
         group_id=None,
         chain_id=job_id if request.then else None,
+        erased_at=None,
+        input_erased_at=None,
+        output_erased_at=None,
         then=[Step.model_validate(step) for step in request.then],
         chain=[],
         callback_url=request.callback_url,

@@ -27,6 +27,7 @@ Kind: TypeAlias = Literal[
     "lane_unserved",
     "budget",
     "cost_anomaly",
+    "partition_missing",
 ]
 
 

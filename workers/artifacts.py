@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+_GONE = (NotFoundError, FileNotFoundError)
 _EXTENSIONS = {
     "audio/wav": "wav",
     "audio/x-wav": "wav",
@@ -46,7 +48,9 @@ class Artifacts:
             if "://" in url and not url.startswith("file://"):
                 self._store = from_url(url)
             else:
-                self._store = LocalStore(Path(url.removeprefix("file://")), mkdir=True)
+                self._store = LocalStore(
+                    Path(url.removeprefix("file://")), mkdir=True, automatic_cleanup=True
+                )
         except (BaseError, OSError) as error:
             raise ArtifactError(
                 f"Artifacts cannot lie in {url}: {error}. Set ORRERY_ARTIFACTS to a folder that can be "
@@ -55,8 +59,7 @@ class Artifacts:
 
     def write(self, job_id: UUID, run: int, body: bytes, media_type: str) -> str:
         """Keep a run's artifact; returns its key. Two runs of a job never share a key."""
-        name = f"{job_id}-{run}.{_EXTENSIONS.get(media_type, 'bin')}"
-        key = f"{str(job_id)[:8]}/{name}"  # the first 32 bits of a UUIDv7 turn over every 50 days
+        key = f"{_folder(job_id)}/{job_id}-{run}.{_EXTENSIONS.get(media_type, 'bin')}"
         try:
             obstore.put(self._store, key, body)
         except (BaseError, OSError) as error:
@@ -67,7 +70,7 @@ class Artifacts:
         """Bytes of an artifact, or None where it is gone."""
         try:
             return int(obstore.head(self._store, key)["size"])
-        except (NotFoundError, FileNotFoundError):
+        except _GONE:
             return None
         except (BaseError, OSError) as error:
             raise ArtifactError(f"The artifact store did not answer for {key}: {error}") from error
@@ -80,3 +83,41 @@ class Artifacts:
             yield bytes(
                 obstore.get_range(self._store, key, start=offset, end=min(offset + (1 << 20), stop or 0))
             )
+
+    def delete(self, job_ids: Collection[UUID]) -> int:
+        """Delete whatever runs of these jobs have written, recorded or not; returns how many artifacts.
+
+        What is gone already is no error, so that who died in the middle may begin again.
+        """
+        wanted = {str(job_id) for job_id in job_ids}
+        try:
+            keys = [
+                key
+                for folder in sorted({_folder(job_id) for job_id in job_ids})
+                for key in self._keys(folder)
+                if key.rpartition("/")[2][:_ID_LENGTH] in wanted
+            ]
+            self._remove(keys)
+        except (BaseError, OSError) as error:
+            raise ArtifactError(f"The artifact store did not delete: {error}") from error
+        return len(keys)
+
+    def _keys(self, folder: str) -> Iterator[str]:
+        for page in obstore.list(self._store, folder):
+            yield from (str(found["path"]) for found in page)
+
+    def _remove(self, keys: Sequence[str]) -> None:
+        """Together, as an object store likes it best; one by one where others delete the same."""
+        try:
+            obstore.delete(self._store, keys)
+        except _GONE:
+            for key in keys:
+                with suppress(*_GONE):
+                    obstore.delete(self._store, key)
+
+
+_ID_LENGTH = 36
+
+
+def _folder(job_id: UUID) -> str:
+    return str(job_id)[:8]  # the first 32 bits of a UUIDv7: a minute's jobs, or so

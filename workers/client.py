@@ -25,7 +25,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from routing.admission import admit, check_storable
-from routing.errors import RoutingError
+from routing.errors import InputRejected, RoutingError
 from routing.snapshot import Snapshot, Snapshots
 from routing.values import Caller, Feature, Request
 from store.database import (
@@ -264,7 +264,8 @@ class Client:
     ) -> Accepted:
         """Put a finished job into the queue again, as a new job with `retry_of`.
 
-        Raises: what `put` raises; ValueError where the job has not ended.
+        Raises: what `put` raises; ValueError where the job has not ended; InputRejected where its input was
+        erased.
         """
         if not job.is_finished:
             raise ValueError(f"Job {job.id} is {job.state}: only a finished job can be retried.")
@@ -396,7 +397,11 @@ def _new_job(
 
 
 def repeated(job: Job) -> JobRequest:
-    """The request that would make this job anew, due now."""
+    """The request that would make this job anew, due now. Raises InputRejected where its input was erased."""
+    if job.input_erased_at is not None:
+        raise InputRejected(
+            f"The input of job {job.id} was erased, so it cannot run again. Enqueue it anew.", field="input"
+        )
     return JobRequest(
         job.feature,
         job.input,

@@ -62,8 +62,8 @@ def retry_all(
 ) -> Retried:
     """Retry all finished jobs that match; without a state in the filter, those that did not succeed.
 
-    What the configuration would not take now is left out and told. The others are stored together, and with
-    them the idempotency key, if there is one. Raises: what `Bulk.commit` raises.
+    What the configuration would not take now, or was erased, is left out and told. The others are stored
+    together, and with them the idempotency key, if there is one. Raises: what `Bulk.commit` raises.
     """
     refused: list[tuple[UUID, str]] = []
     with client.bulk(sender) as bulk:

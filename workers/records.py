@@ -58,7 +58,9 @@ class Job:
     `attempts` (oldest first), `result` and `routing` (which routes were considered, where there were several)
     are filled by `find`, not in lists, as are `chain` and `callbacks`. `key_version`
     counts the keys of the provider or, below zero, the caller's own for it; 0: it had none. `follow_ups` are
-    the steps that come after it, `chain_id` is the first job of its chain.
+    the steps that come after it, `chain_id` is the first job of its chain. What was erased is empty or None:
+    by `input_erased_at` input, metadata and follow-ups, by `output_erased_at` result, artifact and error
+    messages.
     """
 
     id: UUID
@@ -98,6 +100,8 @@ class Job:
     error_class: str | None
     error_message: str | None
     artifact_key: str | None
+    input_erased_at: datetime | None
+    output_erased_at: datetime | None
     result: Mapping[str, Any] | None = None
     routing: Mapping[str, Any] | None = None
     attempts: tuple[AttemptRecord, ...] = ()
@@ -108,6 +112,12 @@ class Job:
     def is_finished(self) -> bool:
         """Whether the state is terminal, so that nothing will change any more."""
         return self.state in ("succeeded", "failed", "cancelled")
+
+    @property
+    def erased_at(self) -> datetime | None:
+        """When something of it was erased, the last time."""
+        erased = [at for at in (self.input_erased_at, self.output_erased_at) if at is not None]
+        return max(erased, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +208,16 @@ calls AS attempt_count, NULL::text AS provider, NULL::text AS model,
 config_version, NULL::uuid AS assignment_id, NULL::integer AS prompt_version, NULL::integer AS key_version,
 NULL::bigint AS input_tokens, NULL::bigint AS output_tokens, NULL::bigint AS cached_tokens,
 NULL::bigint AS reasoning_tokens, false AS tokens_estimated, cost_usd, NULL::integer AS latency_ms,
-NULL::text AS error_class, NULL::text AS error_message, NULL::text AS artifact_key"""
+NULL::text AS error_class, NULL::text AS error_message, NULL::text AS artifact_key,
+NULL::timestamptz AS input_erased_at, NULL::timestamptz AS output_erased_at"""
 """The columns of `Job` but `result`, out of `jobs`."""
 
 ENDED = f"""
 id, feature, state, lane, priority, input, metadata, user_id, plan, run_at, created_at, finished_at,
 {_DEADLINE}, retry_of, {_BONDS}, caller_admin_id, calls AS attempt_count, provider, model, config_version,
 assignment_id, prompt_version, key_version, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
-tokens_estimated, cost_usd, latency_ms, error_class, error_message, artifact_key"""
+tokens_estimated, cost_usd, latency_ms, error_class, error_message, artifact_key, input_erased_at,
+output_erased_at"""
 """The same out of `job_history`."""
 
 _FIND = f"""

@@ -1,4 +1,4 @@
-"""Composition root of a scheduler process: schedules fire, and batches are looked after."""
+"""Composition root of a scheduler process: schedules fire, batches are looked after, what is too old goes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from store.settings import Settings
 from store.vault import Keyring, Vault
 from workers.artifacts import Artifacts
 from workers.batcher import Batcher
+from workers.keeper import Keeper
 from workers.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,9 @@ class SchedulerProcess:
     """A scheduler process: `start()` it, `stop()` it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._pool = open_pool(settings.database(), Role.WORKER, size=3, application="orrery scheduler")
+        self._pool = open_pool(settings.database(), Role.WORKER, size=5, application="orrery scheduler")
         self._transport = Transport()
+        artifacts = Artifacts(settings.artifacts_url)
         self._scheduler = Scheduler(self._pool)
         self._batcher = Batcher(
             settings,
@@ -36,19 +38,22 @@ class SchedulerProcess:
             snapshots=Snapshots(self._pool, with_keys=True),
             transport=self._transport,
             vault=Vault(Keyring.load(settings)),
-            artifacts=Artifacts(settings.artifacts_url),
+            artifacts=artifacts,
             worker=f"{socket.gethostname()}:{os.getpid()}",
         )
+        self._keeper = Keeper(self._pool, artifacts)
 
     def start(self) -> None:
         """Begin."""
         self._scheduler.start()
         self._batcher.start()
+        self._keeper.start()
 
     def stop(self) -> None:
         """End after what it is at."""
         self._scheduler.stop()
         self._batcher.stop()
+        self._keeper.stop()
         self._transport.close()
         self._pool.close()
 

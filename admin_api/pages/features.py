@@ -41,18 +41,29 @@ _TWEAKS: dict[str, Tweak] = {
     "capability": Tweak(help="What a model must be able to do."),
     "description": Tweak(kind=Kind.TEXT, placeholder="A greeting by name."),
     "max_queued": Tweak(label="Most unfinished jobs", help="Beyond, more are refused. Empty: any number."),
+    "keep_days": Tweak(
+        label="Days to keep",
+        help="Then what jobs were given and made is erased. Empty: with their records.",
+    ),
+    "store_input": Tweak(
+        label="Store inputs", help="Otherwise they are erased as jobs end, which cannot be retried then."
+    ),
+    "store_output": Tweak(label="Store outputs", help="Otherwise they are erased an hour after jobs ended."),
     "is_active": Tweak(help="An inactive one refuses new jobs."),
 }
 _PURPOSE = ("category", "description", "capability", "lane", "is_active", "max_queued")
+_PRIVACY = Group("What is kept", "keep_days", "store_input", "store_output")
 _SCHEMAS = Group("What goes in and comes out", "input_schema", "output_schema")
 
-NEW = Form(FeatureBody, Group("Purpose", "name", *_PURPOSE), _SCHEMAS, **_TWEAKS)
-CHANGED = Form(FeatureReplacement, Group("Purpose", *_PURPOSE), _SCHEMAS, **_TWEAKS)
+NEW = Form(FeatureBody, Group("Purpose", "name", *_PURPOSE), _PRIVACY, _SCHEMAS, **_TWEAKS)
+CHANGED = Form(FeatureReplacement, Group("Purpose", *_PURPOSE), _PRIVACY, _SCHEMAS, **_TWEAKS)
 
 BEGINNING: dict[str, Any] = {
     "capability": "text",
     "lane": "standard",
     "is_active": True,
+    "store_input": True,
+    "store_output": True,
     "input_schema": {
         "type": "object",
         "properties": {"name": {"type": "string"}},

@@ -137,9 +137,9 @@ BEGIN
         RETURNING kept.created_at
     )
     SELECT count(*), min(created_at) INTO erased, oldest FROM changed;
-    IF outputs THEN
+    IF outputs THEN  -- calls have their times from workers, whose clocks may be behind
         UPDATE ai_usage_analytics SET error_message = NULL
-        WHERE job_id = ANY (wanted) AND finished_at BETWEEN oldest AND until AND error_message IS NOT NULL;
+        WHERE job_id = ANY (wanted) AND finished_at >= oldest - interval '1 day' AND error_message IS NOT NULL;
     END IF;
     UPDATE notices SET content = jsonb_set(content, '{job}', content -> 'job' || '{"erased": true}'
         || CASE WHEN inputs THEN '{"metadata": {}}' ELSE '{}' END::jsonb
