@@ -25,6 +25,7 @@ from bench import (
     pick_up,
     report,
     resolve,
+    retention,
     statements,
     streaming,
     throughput,
@@ -49,6 +50,7 @@ MEASUREMENTS: Mapping[str, Measure] = {
     "history": history.measure,
     "listing": listing.measure,
     "pages": pages.measure,
+    "retention": retention.measure,
 }
 
 _RESULTS = Path(__file__).parent / "results"

@@ -27,6 +27,16 @@ FROM (SELECT array_agg(id) AS samples FROM job_history) AS found,
         FROM generate_series(1, %(rows)s) AS n, date_trunc('day', now(), 'UTC') AS midnight
     ) AS times
 ORDER BY finished_at"""
+_DAY = """
+CREATE TEMPORARY TABLE past AS
+SELECT uuidv7(finished_at - now()) AS id, n, finished_at, samples[1 + n %% cardinality(samples)] AS sample
+FROM (SELECT array_agg(id) AS samples FROM (SELECT id FROM job_history ORDER BY finished_at DESC LIMIT 24)
+        AS newest) AS found,
+    LATERAL (
+        SELECT n, date_trunc('day', now(), 'UTC') - (%(age)s - random()) * interval '1 day' AS finished_at
+        FROM generate_series(1, %(rows)s) AS n
+    ) AS times
+ORDER BY finished_at"""
 _PARTITIONS = "SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - %(days)s, %(days)s)"
 _COLUMNS = (
     "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
@@ -69,6 +79,16 @@ def invent(db: Connection, rows: int) -> tuple[int, int]:
     if jobs != rows + before[0] or calls < jobs:
         raise BenchError(f"The past has {jobs} jobs and {calls} calls, not {rows + before[0]}.")
     return partitions, megabytes
+
+
+def invent_day(db: Connection, rows: int, *, age: int) -> None:
+    """Copy the newest jobs of `job_history`, with their calls, to `rows` moments of the day (UTC) that was
+    `age` days ago. `db` is the owner's, in autocommit."""
+    db.execute("SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - %s::integer, 1)", [age])
+    db.execute(_DAY, {"rows": rows, "age": age})
+    db.execute(_copy(db, "job_history", "id", _HISTORY))
+    db.execute(_copy(db, "ai_usage_analytics", "job_id", _CALLS))
+    db.execute("DROP TABLE past")
 
 
 def count(pool: Pool) -> None:

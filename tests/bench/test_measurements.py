@@ -39,6 +39,7 @@ BOUNDS = {
         ("p95 of the slowest /jobs", 100.0),
         ("p95 of the slowest /catalog", 100.0),
     ],
+    "retention": [("longest stall", 250.0), ("with a drop : without", 0.9)],
     "pages": [("slowest page", 300.0), ("20 open tabs", 0.25)],
 }
 _NOTHING_LEFT = """

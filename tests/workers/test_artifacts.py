@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
 
+from store.ids import new_id
 from workers.artifacts import ArtifactError, Artifacts
 
 AUDIO = b"RIFF" + bytes(range(256)) * 9000  # more than two pieces
 
 
 class _Bucket(BaseHTTPRequestHandler):
-    """The part of S3 that an artifact needs: PUT, HEAD and ranged GET of objects of one bucket."""
+    """The part of S3 that an artifact needs: PUT, HEAD, ranged GET, listing and deletion of one bucket."""
 
     objects: dict[str, bytes]
     protocol_version = "HTTP/1.1"
@@ -29,7 +32,29 @@ class _Bucket(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_POST(self) -> None:
+        """Deletes what a document names, as `POST /bucket?delete` does."""
+        document = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        keys = re.findall("<Key>(.*?)</Key>", document)
+        for key in keys:
+            self.objects.pop(f"/audio/{key}", None)
+        deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+        self._answer(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
+
+    def _list(self, prefix: str) -> None:
+        found = [path for path in self.objects if path.startswith(f"/audio/{prefix}")]
+        contents = "".join(
+            f"<Contents><Key>{path.removeprefix('/audio/')}</Key><Size>1</Size><ETag>1</ETag>"
+            "<LastModified>2026-11-21T00:00:00.000Z</LastModified></Contents>"
+            for path in found
+        )
+        self._answer(200, f"<ListBucketResult>{contents}</ListBucketResult>".encode())
+
     def do_GET(self) -> None:
+        asked = parse_qs(urlsplit(self.path).query)
+        if "list-type" in asked:
+            self._list(asked["prefix"][0])
+            return
         content = self.objects.get(self.path)
         if content is None:
             self._answer(404, b"")
@@ -87,6 +112,17 @@ def test_an_object_store_keeps_artifacts_under_its_prefix(bucket: dict[str, byte
     [path] = bucket
     assert path.startswith("/audio/orrery/")
     assert bucket[path] == AUDIO
+
+
+def test_what_a_job_left_is_deleted_from_either(tmp_path: Path, bucket: dict[str, bytes]) -> None:
+    for artifacts in (Artifacts(str(tmp_path)), Artifacts("s3://audio/orrery")):
+        job, other = new_id(), new_id()
+        lost, found = (artifacts.write(job, run, b"x", "audio/mpeg") for run in (1, 12))
+        kept = artifacts.write(other, 1, b"x", "audio/mpeg")
+        assert artifacts.delete([job, new_id()]) == 2
+        assert [artifacts.size(key) for key in (lost, found, kept)] == [None, None, 1]
+        assert artifacts.delete([job]) == 0
+    assert artifacts.delete([]) == 0
 
 
 def test_two_runs_of_a_job_do_not_share_a_key(tmp_path: Path) -> None:

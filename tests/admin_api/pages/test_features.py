@@ -17,6 +17,8 @@ TYPED = {
     "input_schema": '{"properties": {"name": {"type": "string"}}, "example": {"name": "Ada"}}',
     "output_schema": "",
     "max_queued": "",
+    "keep_days": "7",
+    "store_output": "on",
 }
 
 
@@ -37,6 +39,7 @@ def test_a_feature_is_made_and_leads_to_its_assignment(desk: Browser, api: Api) 
     made = api.get("/features/greeting").json()
     assert (made["description"], made["lane"], made["max_queued"]) == (ARABIC, "interactive", None)
     assert made["input_schema"]["example"] == {"name": "Ada"}
+    assert (made["keep_days"], made["store_input"], made["store_output"]) == (7, False, True)
 
 
 def test_what_people_type_is_text_in_its_own_direction(desk: Browser, api: Api) -> None:
