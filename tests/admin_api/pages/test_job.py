@@ -172,6 +172,19 @@ def test_a_job_is_cancelled_and_run_again(desk: Browser, api: Api, people: Peopl
     assert people.run("SELECT retry_of::text FROM jobs") == [(job_id,)]
 
 
+def test_an_erased_job_says_so_and_offers_no_repetition(desk: Browser, api: Api, people: People) -> None:
+    assigned(api)
+    job_id = api.made("/jobs", {**JOB, "user_id": "ada"})["id"]
+    api.post("/erasures", {"user_id": "ada"})
+    shown = desk.get(f"/jobs/{job_id}")
+    assert "What it was given and made was erased" in said(shown)
+    assert f'action="/jobs/{job_id}/retry"' not in shown.text
+    assert f'action="/jobs/{job_id}/cancel"' not in shown.text
+    refused = desk.post(f"/jobs/{job_id}/retry")
+    assert refused.status_code == 422
+    assert "was erased, so it cannot run again" in said(refused)
+
+
 def test_a_reader_may_end_and_repeat_only_the_own(
     reader: Browser, api: Api, admin: Person, people: People
 ) -> None:
