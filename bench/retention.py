@@ -1,7 +1,7 @@
 """What dropping a day costs those who work meanwhile: throughput with and without, and how long it holds up.
 
 Rounds come in pairs, with a day that goes in the middle and without; who begins alternates. A keeper drops
-the day, as it would in a scheduler. All the while another session asks for the locks that a worker takes
+the day, as it would in a scheduler. In both another session asks for the locks that a worker takes
 when it records a job: the longest it waited is what a drop held anybody up, lock queue included.
 """
 
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 
 import psycopg
@@ -23,6 +23,7 @@ from bench.result import BenchError, Bound, Effort, Result
 from bench.runs import Runs
 from bench.stage import Stage
 from bench.throughput import Scenario, Turn, fitting, turn
+from standalone.api_client import ApiClient
 from store.database import Pool, Role, open_pool
 from workers.artifacts import Artifacts
 from workers.keeper import Keeper
@@ -35,6 +36,7 @@ _SCENARIO, _QUICK_SCENARIO = Scenario(0, 2, 8), Scenario(0, 1, 4)
 _MOST_STALL_MS, _LEAST_RATIO = 250.0, 0.9
 _PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.02
+_ASK_SECONDS = 0.005
 _LOCKS = "LOCK TABLE ONLY job_history, ONLY ai_usage_analytics IN ROW EXCLUSIVE MODE"
 _POLICY = "UPDATE retention SET keep_days = %s"
 _DAYS = """
@@ -45,12 +47,12 @@ FROM unnest(ARRAY['job_history', 'ai_usage_analytics']) AS parent"""
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A round with a day that went, and one without. `stall_ms`: the longest that a recorder waited for its
-    locks while the day went, and `usual_ms` before."""
+    locks while the day went, and `before_ms` before (workers start then). `turns`: the keeper's."""
 
     with_drop: Turn
     without: Turn
     stall_ms: float
-    usual_ms: float
+    before_ms: float
     turns: int
 
     @property
@@ -72,14 +74,14 @@ def measure(stage: Stage, effort: Effort, progress: Callable[[str], None]) -> Re
     stall, ratios = max(pair.stall_ms for pair in pairs), [pair.ratio for pair in pairs]
     return Result(
         title=f"Dropping a day of {rows:,} jobs and their calls under load",
-        columns=("pairs", "without/s", "with/s", "with : without", "usual ms", "longest stall ms"),
+        columns=("pairs", "without/s", "with/s", "with : without", "before ms", "longest stall ms"),
         rows=[
             [
                 str(len(pairs)),
                 f"{median(pair.without.jobs_per_second for pair in pairs):.0f}",
                 f"{median(pair.with_drop.jobs_per_second for pair in pairs):.0f}",
                 f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
-                f"{max(pair.usual_ms for pair in pairs):.0f}",
+                f"{max(pair.before_ms for pair in pairs):.0f}",
                 f"{stall:.0f}",
             ]
         ],
@@ -121,68 +123,83 @@ def _play(
     pairs: list[Pair] = []
     for number, age in enumerate(ages):
         progress(f"{jobs} jobs with and without a day that goes: pair {number + 1}")
-        without = turn(at, contender, scenario, jobs) if number % 2 else None
-        with _dropping(at, keeper, age, half=jobs // 2) as drop:
+        without = _undisturbed(at, contender, scenario, jobs) if number % 2 else None
+        with _recording(at) as recorder:
+            drop = _Drop(at, keeper, age, jobs // 2, recorder)
+            drop.start()
             with_drop = turn(at, contender, scenario, jobs)
-        stall, usual, turns = drop.result()
-        without = without or turn(at, contender, scenario, jobs)
-        pairs.append(Pair(with_drop, without, stall, usual, turns))
+            drop.join()
+        if _is_there(at.db, age):
+            raise BenchError(f"The day was not dropped in {drop.turns} turns.")
+        without = without or _undisturbed(at, contender, scenario, jobs)
+        longest = recorder.longest_ms
+        pairs.append(Pair(with_drop, without, longest[True], longest[False], drop.turns))
     return pairs
 
 
-class _Drop(threading.Thread):
-    """Drops a day once half of a round's calls are answered, while a recorder asks for its locks."""
+def _undisturbed(at: Stage, contender: Orrery, scenario: Scenario, jobs: int) -> Turn:
+    with _recording(at):
+        return turn(at, contender, scenario, jobs)
 
-    def __init__(self, at: Stage, keeper: Keeper, age: int, half: int) -> None:
+
+class _Recorder(threading.Thread):
+    """Asks for the locks of a record every few milliseconds."""
+
+    def __init__(self, at: Stage) -> None:
+        super().__init__(daemon=True)
+        self._url = at.settings.database()
+        self.goes, self.ended = threading.Event(), threading.Event()
+        self.longest_ms = {False: 0.0, True: 0.0}  # before and while a day goes
+
+    def run(self) -> None:
+        with psycopg.connect(self._url) as db:
+            while not self.ended.is_set():
+                goes = self.goes.is_set()
+                began = time.perf_counter()
+                db.execute(_LOCKS)
+                took = (time.perf_counter() - began) * 1000
+                db.commit()
+                self.longest_ms[goes] = max(self.longest_ms[goes], took)
+                time.sleep(_ASK_SECONDS)
+
+
+class _Drop(threading.Thread):
+    """Drops a day once half of a round's calls are answered."""
+
+    def __init__(self, at: Stage, keeper: Keeper, age: int, half: int, recorder: _Recorder) -> None:
         super().__init__(daemon=True)
         self._at = at
         self._keeper = keeper
         self._age = age
         self._half = half
-        self._turns = 0
-        self._goes, self._gone = threading.Event(), threading.Event()
-        self._waits: dict[bool, float] = {False: 0.0, True: 0.0}  # the longest, before and while the day goes
-        self._recorder = threading.Thread(target=self._record, daemon=True)
+        self._recorder = recorder
+        self.turns = 0
 
     def run(self) -> None:
-        self._recorder.start()
-        try:
-            deadline = time.monotonic() + _PATIENCE_SECONDS
-            while self._at.calls() < self._half and time.monotonic() < deadline:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        with ApiClient(self._at.sandbox.url) as own:  # a client serves one thread
+            at = replace(self._at, control=own)
+            while at.calls() < self._half and time.monotonic() < deadline:
                 time.sleep(_LOOK_SECONDS)
-            with psycopg.connect(self._at.settings.database(), autocommit=True) as db:
-                db.execute(_POLICY, [self._age - 1])
-                self._goes.set()
-                while db.execute(_DAYS, [self._age]).fetchone() != (0,) and time.monotonic() < deadline:
-                    self._keeper.turn()
-                    self._turns += 1
-        finally:
-            self._gone.set()
-            self._recorder.join()
-
-    def result(self) -> tuple[float, float, int]:
-        """The longest stall and the longest wait before it, in milliseconds, and the keeper's turns."""
-        if self._at.db.execute(_DAYS, [self._age]).fetchone() != (0,):
-            raise BenchError(f"The day was not dropped in {self._turns} turns.")
-        return self._waits[True], self._waits[False], self._turns
-
-    def _record(self) -> None:
-        with psycopg.connect(self._at.settings.database()) as db:
-            while not self._gone.is_set():
-                goes = self._goes.is_set()
-                began = time.perf_counter()
-                db.execute(_LOCKS)
-                took = (time.perf_counter() - began) * 1000
-                db.commit()
-                self._waits[goes] = max(self._waits[goes], took)
-                time.sleep(0.001)
+        with psycopg.connect(self._at.settings.database(), autocommit=True) as db:
+            db.execute(_POLICY, [self._age - 1])
+            self._recorder.goes.set()
+            while _is_there(db, self._age) and time.monotonic() < deadline:
+                self._keeper.turn()
+                self.turns += 1
+            self._recorder.goes.clear()
 
 
 @contextmanager
-def _dropping(at: Stage, keeper: Keeper, age: int, *, half: int) -> Iterator[_Drop]:
-    drop = _Drop(at, keeper, age, half)
-    drop.start()
+def _recording(at: Stage) -> Iterator[_Recorder]:
+    recorder = _Recorder(at)
+    recorder.start()
     try:
-        yield drop
+        yield recorder
     finally:
-        drop.join()
+        recorder.ended.set()
+        recorder.join()
+
+
+def _is_there(db: psycopg.Connection, age: int) -> bool:
+    return db.execute(_DAYS, [age]).fetchone() != (0,)
