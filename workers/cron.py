@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import islice
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -28,6 +28,7 @@ _NAMED = {
 }
 _LONGEST = 200  # characters
 _FOLD = timedelta(hours=4)  # longer than any hour that comes twice
+_MINUTE = timedelta(minutes=1)
 
 
 class CronInvalid(ValueError):
@@ -53,9 +54,11 @@ class Cron:
         newest = instant
         for found in CronSim(self.expression, begin):
             at = found.astimezone(UTC)
-            if at > newest:
-                newest = at
-                yield at
+            if at <= newest:
+                continue
+            yield from self._leapt_over(newest, at)
+            newest = at
+            yield at
 
     def next(self, after: datetime) -> datetime | None:
         """The first instant after `after`; None where none ever comes."""
@@ -63,14 +66,34 @@ class Cron:
 
     def last(self, since: datetime, until: datetime) -> datetime | None:
         """The latest instant after `since` and up to `until`."""
-        backwards = CronSim(self.expression, (until + _FOLD).astimezone(self.zone), reverse=True)
-        for found in backwards:
+        newest = since
+        for found in CronSim(self.expression, (until + _FOLD).astimezone(self.zone), reverse=True):
             at = found.astimezone(UTC)
             if at <= until:
-                return at if at > since else None
-            if at <= since:
-                return None
-        return None
+                newest = max(at, since)
+                break
+        for at in takewhile(lambda at: at <= until, self.after(newest)):
+            newest = at
+        return newest if newest > since else None
+
+    def _leapt_over(self, since: datetime, until: datetime) -> Iterator[datetime]:
+        """What the library misses between two instants where clocks change by half an hour: where it goes by
+        the time that passes it goes by whole hours, and in between tries no minute."""
+        change = _offset(until, self.zone) - _offset(since, self.zone)
+        fields = CronSim(self.expression, since.astimezone(self.zone))
+        if not change % timedelta(hours=1) or fields.fixup_tz is not None:
+            return
+        at = since.replace(second=0, microsecond=0) + _MINUTE
+        while at < until:
+            local = at.astimezone(self.zone)
+            is_time = local.minute in fields.minutes and local.hour in fields.hours
+            if is_time and local.month in fields.months and fields.match_day(local.date()):
+                yield at
+            at += _MINUTE
+
+
+def _offset(at: datetime, zone: ZoneInfo) -> timedelta:
+    return at.astimezone(zone).utcoffset() or timedelta(0)
 
 
 def parse(expression: str, timezone: str) -> Cron:

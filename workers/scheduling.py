@@ -22,13 +22,16 @@ logger = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _WAKE_SECONDS = 0.1
+_CONNECTIONS = 8  # three threads, each of which may load the configuration while it holds one
 
 
 class SchedulerProcess:
     """A scheduler process: `start()` it, `stop()` it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._pool = open_pool(settings.database(), Role.WORKER, size=5, application="orrery scheduler")
+        self._pool = open_pool(
+            settings.database(), Role.WORKER, size=_CONNECTIONS, application="orrery scheduler"
+        )
         self._transport = Transport()
         artifacts = Artifacts(settings.artifacts_url)
         self._scheduler = Scheduler(self._pool)

@@ -109,6 +109,18 @@ def test_wherever_one_looks_from_the_instants_are_the_same(
         assert cron.last(since, until) == (inside[-1] if inside else None)
 
 
+@pytest.mark.parametrize("first", [date(2026, 10, 1), date(2027, 4, 1)])
+@pytest.mark.parametrize("expression", ["30 * * * *", "0 * * * *", "15,45 */2 * * *", "*/20 1,2 * * *"])
+def test_clocks_that_change_by_half_an_hour(expression: str, first: date) -> None:
+    zone = ZoneInfo("Australia/Lord_Howe")
+    expected = instants(expression, zone, first, 10)
+    cron, since = Cron(expression, zone), expected[0] - MINUTE
+    assert between(cron, since, expected[-1] + MINUTE) == expected
+    for before, at in pairwise(expected):
+        assert cron.last(before, at) == at
+        assert cron.last(since, at - MINUTE) == before
+
+
 def test_an_hour_left_out_and_an_hour_twice() -> None:
     berlin = parse("30 2 * * *", "Europe/Berlin")
     spring = upcoming(berlin, datetime(2027, 3, 27, 12, tzinfo=UTC), 2)

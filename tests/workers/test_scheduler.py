@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from standalone.supervisor import Child, Supervisor
-from store.database import Pool
+from store.database import Pool, Role, open_pool
 from store.settings import Settings
 from tests.rows import Rows
 from tests.sandbox import Sandbox
@@ -169,15 +169,15 @@ def test_an_edit_of_what_is_no_time_owes_what_was_owed(scheduler: Scheduler, own
     assert len(fires(owner, schedule)) == 2
 
 
-def test_schedulers_pass_each_other_by(db: Pool, owner: Owner) -> None:
+def test_schedulers_pass_each_other_by(settings: Settings, owner: Owner) -> None:
     names = [add(owner, f"s{n}", "*/10 * * * *", catch_up="all") for n in range(6)]
-    schedulers = [Scheduler(db) for _ in range(4)]
+    pool = open_pool(settings.database(), Role.WORKER, size=8)
+    schedulers = [Scheduler(pool) for _ in range(4)]
     catch_up(schedulers[0])
     stop_clock(owner, BEGIN + 2 * HOUR)
     with ThreadPoolExecutor(4) as threads:
         assert sum(threads.map(catch_up, schedulers)) == 6 * 12
-    for scheduler in schedulers:
-        scheduler.stop()
+    pool.close()
     expected = [datetime(2027, 3, 26, 22, 20, tzinfo=UTC) + timedelta(minutes=10 * n) for n in range(12)]
     for name in names:
         assert fires(owner, name) == expected

@@ -347,7 +347,7 @@ def test_values_that_are_no_lines_are_edited_as_json(desk: Browser, api: Api, ad
             "is_long": {"type": "boolean"},
         },
     }
-    api.made("/features", feature_body(input_schema=schema))
+    api.made("/features", feature_body(input_schema=schema, lane="batch"))
     matrix = {
         "tags": [["a"], ["b", "c"]],
         "count": [1, 2],
