@@ -23,7 +23,8 @@ def rows() -> dict[str, Any]:
 
 
 def install(api: ApiClient, sandbox_url: str, *, key: str = SANDBOX_KEY) -> dict[str, str]:
-    """Add what is missing, repair addresses of a sandbox that moved; returns model row ids by model id."""
+    """Add what is missing, also to models of an earlier release; repair addresses of a sandbox that moved;
+    returns model row ids by model id."""
     wanted = rows()
     providers = _providers(api, wanted, sandbox_url, key)
     models = _models(api, wanted, providers)
@@ -58,11 +59,16 @@ def _providers(api: ApiClient, wanted: dict[str, Any], sandbox_url: str, key: st
 
 
 def _models(api: ApiClient, wanted: dict[str, Any], providers: dict[str, str]) -> dict[str, str]:
-    known = {(model["provider_id"], model["model_id"]): model["id"] for model in api.pages("/api/v1/models")}
+    known = {(model["provider_id"], model["model_id"]): model for model in api.pages("/api/v1/models")}
     ids: dict[str, str] = {}
     for row in wanted["models"]:
         body = {name: value for name, value in row.items() if name != "provider"}
         body["provider_id"] = providers[row["provider"]]
-        found = known.get((body["provider_id"], body["model_id"]))
-        ids[row["model_id"]] = found or api.call("POST", "/api/v1/models", body)["id"]
+        model = known.get((body["provider_id"], body["model_id"]))
+        if model is None:
+            model = api.call("POST", "/api/v1/models", body)
+        elif set(row["capabilities"]) - set(model["capabilities"]):  # of a release that could less
+            both = sorted({*row["capabilities"], *model["capabilities"]})
+            api.call("PATCH", f"/api/v1/models/{model['id']}", {"capabilities": both})
+        ids[row["model_id"]] = model["id"]
     return ids
