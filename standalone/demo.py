@@ -84,7 +84,7 @@ def run_demo(settings: Settings, *, on_step: Step, serve: bool) -> bool:
     """Run the demo and print its report; returns whether all of it held."""
     console = demo_report.console()
     began = time.monotonic()
-    layout = Layout(port=free_port(), workers=2, threads=_THREADS, sandbox=True)
+    layout = Layout(port=free_port(), workers=2, threads=_THREADS, sandbox=True, forgets=True)
     own = {"artifacts": None, "database_url": None, "redis_url": None, "log_level": "WARNING"}
     demo = settings.model_copy(update=own)
     with up(demo, layout, on_step=on_step) as running, running.api() as api:

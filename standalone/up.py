@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import redis
+
 from standalone import people, sandbox_rows
 from standalone.api_client import ApiClient
 from standalone.api_server import is_loopback
@@ -25,13 +27,17 @@ _READY_SECONDS = 120.0  # a crowded machine takes its time to import
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What runs: `workers` processes for standard and batch, and one more for interactive."""
+    """What runs: `workers` processes for standard and batch, and one more for interactive.
+
+    `forgets`: what an earlier run has left in Redis (doorbells, limits, breakers that opened) goes first.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 2
     threads: int = 8
     sandbox: bool = False
+    forgets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,9 @@ def up(
         if password is not None:
             on_first_password(password)
         reached = reached.model_copy(update={"second_factor_postponable": is_loopback(layout.host)})
+        if layout.forgets:
+            with redis.Redis.from_url(reached.redis()) as server:
+                server.flushdb()
         supervisor = Supervisor(reached.environment())
         try:
             on_step("starting the API, the workers and the scheduler")
