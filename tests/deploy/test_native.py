@@ -118,7 +118,7 @@ def test_what_compose_starts_serves_jobs_of_every_lane_and_stops(
     port = free_port()
     parts.start("api", "--host", "127.0.0.1", "--port", str(port))
     for name in own_services():
-        if name.startswith("worker-"):
+        if name.startswith("worker-") or name == "scheduler":
             parts.start(name)
     with ApiClient(f"http://127.0.0.1:{port}", create_token(fresh, name="app", owner=None, scopes=[])) as api:
         try:
