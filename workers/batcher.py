@@ -124,7 +124,6 @@ class Batcher:
                 with db.transaction():
                     self._collect(db, feature)
             due = batches.due(db)
-            batches.prune(db)
         if not due:
             return
         with psycopg.connect(self._looker, autocommit=True, row_factory=dict_row) as db:

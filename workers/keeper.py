@@ -20,7 +20,7 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 
 from store.database import UNAVAILABLE, Pool
-from workers import alerts, erasure
+from workers import alerts, batches, erasure
 from workers.alerts import Alert
 from workers.artifacts import ArtifactError, Artifacts
 from workers.erasure import Ended
@@ -75,7 +75,7 @@ class Keeper:
         """Do what is due; False where another process is at it."""
         with self._pool.connection() as db, _alone(db) as is_alone:
             if is_alone:
-                for step in (self._look_ahead, self._expire, self._sweep, self._drop):
+                for step in (self._look_ahead, self._expire, self._sweep, self._drop, batches.prune):
                     self._try(step, db)
             return is_alone
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import signal
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -25,11 +24,10 @@ from workers.feeder import Feeder
 from workers.presence import Presence
 from workers.prober import Prober
 from workers.runtime import Runtime
+from workers.signals import listen
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_WAKE_SECONDS = 0.1
 _CLOSING_SECONDS = 4.0  # for a process to give back its job: killed in the middle of it, it would seem deadly
 
 
@@ -135,21 +133,10 @@ def _clerk(settings: Settings, runtime: Runtime, pool: Pool, lanes: Sequence[str
 
 def serve(settings: Settings, *, lanes: Sequence[str], threads: int) -> None:
     """Run a worker process until SIGTERM or SIGINT; a second signal ends it at once."""
-    # No Event: a handler interrupts its own thread, and where that is inside of `wait`, with the Event's lock
-    # held, `set` waits for it for ever (measured on a small program: 3 of 180 hung).
-    signals: list[int] = []
-
-    def end(received: int, _frame: object) -> None:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        signals.append(received)
-
-    for number in _SIGNALS:
-        signal.signal(number, end)
+    wait = listen()
     worker = WorkerProcess(settings, lanes=lanes, threads=threads)
     worker.start()
     logger.info("Worker serves %s with %d threads.", ", ".join(lanes), threads)
-    while not signals:  # a wait without end may stay unwoken by two signals within a millisecond
-        time.sleep(_WAKE_SECONDS)
+    wait()
     logger.info("Worker stops.")
     worker.stop()

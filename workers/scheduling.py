@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
-import time
 
 from routing.snapshot import Snapshots
 from routing.transport import Transport
@@ -17,11 +15,10 @@ from workers.artifacts import Artifacts
 from workers.batcher import Batcher
 from workers.keeper import Keeper
 from workers.scheduler import Scheduler
+from workers.signals import listen
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_WAKE_SECONDS = 0.1
 _CONNECTIONS = 8  # three threads, each of which may load the configuration while it holds one
 
 
@@ -63,18 +60,9 @@ class SchedulerProcess:
 
 def serve(settings: Settings) -> None:
     """Run a scheduler process until SIGTERM or SIGINT; a second signal ends it at once."""
-    signals: list[int] = []
-
-    def end(received: int, _frame: object) -> None:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        signals.append(received)
-
-    for number in _SIGNALS:
-        signal.signal(number, end)
+    wait = listen()
     process = SchedulerProcess(settings)
     process.start()
     logger.info("The scheduler runs.")
-    while not signals:
-        time.sleep(_WAKE_SECONDS)
+    wait()
     process.stop()
