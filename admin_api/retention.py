@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from admin_api import fields
+from admin_api.etags import tagged
 from admin_api.pagination import Page
 from admin_api.providers import Changes
 from admin_api.refusals import Invalid, NotFound
@@ -73,6 +74,14 @@ def list_retention(session: Reading) -> Page[Retention]:
     """How long each table keeps its days."""
     rows = session.scalars(select(RetentionRow).order_by(RetentionRow.table_name)).all()
     return Page(items=[fields.shown(Retention, row) for row in rows], next_cursor=None)
+
+
+@router.get("/retention/{table_name}")
+@allow_reading
+@tagged
+def get_retention(table_name: str, session: Reading) -> Retention:
+    """How long a table keeps its days."""
+    return fields.shown(Retention, _found(session, table_name))
 
 
 @router.patch("/retention/{table_name}", openapi_extra=fields.patch_of(RetentionBody))

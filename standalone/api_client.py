@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import json
 import select
 import time
 from typing import Any
 from urllib.parse import urlsplit
+
+import orjson
 
 
 class ApiError(Exception):
@@ -51,7 +52,7 @@ class ApiClient:
         write may have been carried out then.
         """
         status, payload = self._exchange(method, path, body)
-        answer = json.loads(payload) if payload else None
+        answer = orjson.loads(payload) if payload else None
         if status >= 400:
             raise ApiError(status, answer if isinstance(answer, dict) else {"detail": str(answer)})
         return answer
@@ -60,7 +61,7 @@ class ApiClient:
         """The body of a GET as it is. Raises ApiError for a 4xx or 5xx answer."""
         status, payload = self._exchange("GET", path, None)
         if status >= 400:
-            raise ApiError(status, json.loads(payload or b"{}"))
+            raise ApiError(status, orjson.loads(payload or b"{}"))
         return payload
 
     def pages(self, path: str) -> list[dict[str, Any]]:
@@ -113,7 +114,7 @@ class ApiClient:
         headers = dict(self._headers)
         encoded = None
         if body is not None:
-            encoded = json.dumps(body).encode()
+            encoded = orjson.dumps(body)
             headers["Content-Type"] = "application/json"
         try:
             self._connection.request(method, path, encoded, headers)

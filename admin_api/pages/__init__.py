@@ -10,10 +10,12 @@ from admin_api.pages import (
     assignment,
     assignments,
     audit,
+    batches,
     budgets,
     catalog,
     enrolment,
     features,
+    forecast,
     groups,
     integrations,
     job,
@@ -27,6 +29,7 @@ from admin_api.pages import (
     provider_forms,
     providers,
     queues,
+    retention,
     schedule,
     schedule_form,
     schedules,
@@ -49,6 +52,8 @@ PARTS = (
     schedules,
     schedule,
     groups,
+    forecast,
+    batches,
     usage,
     alerts,
     provider_forms,  # /providers/new is no provider's id
@@ -67,6 +72,7 @@ PARTS = (
     own_keys,
     enrolment,
     audit,
+    retention,
 )
 """The pages, by the module each is in."""
 

@@ -37,6 +37,9 @@ _PAGES: Mapping[str, tuple[str, str]] = {
     "schedules": ("/schedules", "/schedules/{id}"),
     "queues": ("/queues", "/queues"),
     "alerts": ("/alerts", "/alerts"),
+    "budgets": ("/budgets", "/budgets"),
+    "retention": ("/retention", "/retention"),
+    "erasures": ("/retention", "/retention"),
 }
 """Where a noun is shown: the page that says who may see it there, and the address."""
 
@@ -54,6 +57,7 @@ _ACTIONS: Sequence[str] = (
     "refresh_reuse",
     "token_minted",
     "acknowledge",
+    "erase",
     "export",
     "import",
 )

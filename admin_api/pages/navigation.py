@@ -34,6 +34,8 @@ SECTIONS: Sequence[Section] = (
             Entry("Jobs", "/jobs", "list"),
             Entry("Queues & workers", "/queues", "lanes"),
             Entry("Schedules", "/schedules", "calendar"),
+            Entry("Forecast", "/forecast", "horizon"),
+            Entry("Batches", "/batches", "stack"),
             Entry("Usage", "/usage", "chart"),
             Entry("Alerts", "/alerts", "bell"),
         ),
@@ -56,6 +58,7 @@ SECTIONS: Sequence[Section] = (
             Entry("People", "/people", "people"),
             Entry("Tokens", "/tokens", "key"),
             Entry("Audit", "/audit", "shield"),
+            Entry("Retention", "/retention", "broom"),
         ),
     ),
 )

@@ -157,6 +157,7 @@ ROUTES: Mapping[str, Rule | None] = {
     "POST /api/v1/queues/{lane}/pause": WRITE,
     "POST /api/v1/queues/{lane}/resume": WRITE,
     "GET /api/v1/retention": READ,
+    "GET /api/v1/retention/{table_name}": READ,
     "PATCH /api/v1/retention/{table_name}": WRITE,
     "GET /api/v1/schedules": READ,
     "POST /api/v1/schedules": WRITE,

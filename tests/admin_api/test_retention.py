@@ -189,3 +189,13 @@ def test_only_a_super_admin_with_a_second_factor_erases(people: People) -> None:
     for caller in (people.admin(mfa=False), people.admin("admin"), people.application()):
         assert caller.post("/erasures", {"user_id": "ada"}).status_code == 403
     assert people.run("SELECT FROM audit_log WHERE noun = 'erasures'") == []
+
+
+def test_a_policy_has_an_address_of_its_own(api: Api) -> None:
+    shown = api.get("/retention/job_history")
+
+    assert shown.json()["table_name"] == "job_history"
+    assert shown.headers["ETag"]
+    changed = api.patch("/retention/job_history", {"keep_days": 90})
+    assert changed.headers["ETag"] != shown.headers["ETag"]
+    assert api.get("/retention/jobs").status_code == 404

@@ -93,6 +93,7 @@ def done(machine: Machine) -> dict[str, str]:
         "entry_id": str(acts[0]["id"]),
         "schedule_id": schedule["id"],
         "group_id": group,
+        "table_name": "job_history",
         "chained_id": spoken[0]["id"],
     }
 
