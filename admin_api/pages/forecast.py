@@ -19,6 +19,7 @@ router = APIRouter(route_class=PageRoute)
 
 PATH = "/forecast"
 
+_MOST = 20
 _PERIODS = (("1 d", 1), ("7 d", 7), ("30 d", 30), ("90 d", 90))
 
 
@@ -34,7 +35,7 @@ def show_forecast(
         "forecast.html",
         forecast=found,
         days=query.days,
-        items=sorted(found.items, key=lambda each: -float(each.cost_usd or 0)),
+        items=sorted(found.items, key=lambda each: -float(each.cost_usd or 0))[:_MOST],
         budgets=[(each, called(get_budget(each.budget_id, session), session)) for each in found.budgets],
         periods=[(said, days, f"{PATH}?days={days}") for said, days in _PERIODS],
     )

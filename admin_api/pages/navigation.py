@@ -34,8 +34,6 @@ SECTIONS: Sequence[Section] = (
             Entry("Jobs", "/jobs", "list"),
             Entry("Queues & workers", "/queues", "lanes"),
             Entry("Schedules", "/schedules", "calendar"),
-            Entry("Forecast", "/forecast", "horizon"),
-            Entry("Batches", "/batches", "stack"),
             Entry("Usage", "/usage", "chart"),
             Entry("Alerts", "/alerts", "bell"),
         ),

@@ -150,6 +150,7 @@ def test_every_page_of_a_busy_installation_is_small(
         "name": "emergency_assistant",
         "admin_id": admin_id,
         "integration_id": api.get("/integrations").json()["items"][0]["id"],
+        "table_name": "job_history",
         "budget_id": api.made("/budgets", {"scope": "global", "period": "day", "limit_usd": "9"})["id"],
         **_scheduled(api, people),
         "entry_id": api.get("/audit?noun=models").json()["items"][0]["id"],
