@@ -56,7 +56,6 @@ SECTIONS: Sequence[Section] = (
             Entry("People", "/people", "people"),
             Entry("Tokens", "/tokens", "key"),
             Entry("Audit", "/audit", "shield"),
-            Entry("Retention", "/retention", "broom"),
         ),
     ),
 )
