@@ -19,6 +19,7 @@ from admin_api.budgets import (
     get_budget,
     list_budgets,
 )
+from admin_api.forecast import ExpectedBudget
 from admin_api.pages.controls import Tweak
 from admin_api.pages.forms import Form, Group
 from admin_api.pages.render import page
@@ -120,7 +121,7 @@ def remove_budget(budget_id: UUID, session: Writing) -> Response:
     return done(PATH, f"The budget for {name} is gone. It limits nothing any more.")
 
 
-def called(budget: Budget, session: Session) -> str:
+def called(budget: Budget | ExpectedBudget, session: Session) -> str:
     """Whose budget it is, as people say it."""
     if budget.scope == "global":
         return "everything"

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from admin_api.budgets import get_budget
 from admin_api.forecast import ForecastQuery, forecasted
 from admin_api.pages.budgets import called
 from admin_api.pages.render import page
@@ -36,6 +35,6 @@ def show_forecast(
         forecast=found,
         days=query.days,
         items=sorted(found.items, key=lambda each: -float(each.cost_usd or 0))[:_MOST],
-        budgets=[(each, called(get_budget(each.budget_id, session), session)) for each in found.budgets],
+        budgets=[(each, called(each, session)) for each in found.budgets],
         periods=[(said, days, f"{PATH}?days={days}") for said, days in _PERIODS],
     )

@@ -10,6 +10,7 @@ from admin_api.pages.forms import Form, Group
 from admin_api.pages.render import page
 from admin_api.pages.route import PageRoute, Sent, changes, done, shown_at
 from admin_api.retention import (
+    FEWEST_DAYS_OF_CALLS,
     ErasureBody,
     RetentionBody,
     change_retention,
@@ -39,7 +40,7 @@ POLICY = Form(
         label="Days",
         placeholder="for ever",
         help="A day (UTC) is dropped, for good, once it ended so many days ago. Empty: never. Calls are kept "
-        "for 31 days at least.",
+        f"for {FEWEST_DAYS_OF_CALLS} days at least.",
     ),
 )
 ERASURE = Form(
