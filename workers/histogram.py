@@ -34,16 +34,16 @@ def percentile(histogram: Sequence[int], percent: float) -> int | None:
 def percentiles(histogram: Sequence[int], *percents: float) -> list[int | None]:
     """Each of them as of `percentile`."""
     heaps = list(accumulate(histogram))
+    if not heaps or not heaps[-1]:
+        return [None] * len(percents)
     found: list[int | None] = []
     for percent in percents:
-        wanted = heaps[-1] * percent / 100 if heaps else 0
+        wanted = heaps[-1] * percent / 100
         place = bisect_left(heaps, wanted)
-        if not wanted:
-            found.append(None)
-        elif place == len(BOUNDS_MS):
+        if place == len(BOUNDS_MS):
             found.append(BOUNDS_MS[-1])
         else:
-            count, lower = histogram[place], BOUNDS_MS[place - 1] if place else 0
-            part = (wanted - heaps[place] + count) / count
+            lower = BOUNDS_MS[place - 1] if place else 0
+            part = 1 - (heaps[place] - wanted) / histogram[place]
             found.append(round(lower + (BOUNDS_MS[place] - lower) * part))
     return found

@@ -8,8 +8,10 @@ once nor leave the limit unused.
 
 Tokens are reserved by estimate; by how much a call differed is carried in with the process's next one. A
 call that ended gives its place free in the background; one whose process died loses it by expiry. Where
-Redis does not answer, a process keeps to its share of the limits by itself. A server that lost everything,
-or that somebody comes back to, starts without any burst: what was called meanwhile it does not know.
+Redis does not answer, a process keeps to its share of the limits by itself, and goes on doing so beside the
+script until all others must have noticed that it answers again: who came back first would else use the whole
+while the rest still use their shares. A server that lost everything, or that somebody comes back to, starts
+without any burst: what was called meanwhile it does not know.
 """
 
 from __future__ import annotations
@@ -120,12 +122,15 @@ class SharedLimits:
         provider = call.route.provider
         reserved = limits.expected_tokens(call) if provider.tokens_per_minute else 0
         name = str(uuid4())
+        share = None if self._line.all_know else self._alone().take(call, seconds=seconds, is_last=is_last)
         wait = self._asked(provider, reserved, name, seconds, is_last)
         if wait is None:
-            return self._alone().take(call, seconds=seconds, is_last=is_last)
+            return share or self._alone().take(call, seconds=seconds, is_last=is_last)
         if wait > 0:
+            if share:
+                share.ended(0)
             raise limits.wait(provider, wait)
-        return _Place(self, provider, name, reserved, time.monotonic())
+        return _Place(self, provider, name, reserved, time.monotonic(), share)
 
     def ended(self, provider: Provider, name: str, *, difference: int, seconds: float) -> None:
         """A call is over that took so long, and used `difference` more tokens than were reserved."""
@@ -183,8 +188,11 @@ class _Place:
     name: str
     reserved: int
     since: float
+    share: Ticket | None
 
     def ended(self, tokens: int | None) -> None:
+        if self.share:
+            self.share.ended(tokens)
         difference = 0 if tokens is None else tokens - self.reserved
         seconds = time.monotonic() - self.since
         self.limits.ended(self.provider, self.name, difference=difference, seconds=seconds)

@@ -7,6 +7,7 @@ so that a server that hangs costs one thread half a second now and then, and not
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 _CONNECTIONS = 16
 _TIMEOUT_SECONDS = 0.5
 _PAUSE_SECONDS = 1.0
+_NOTICE_SECONDS = _PAUSE_SECONDS + _TIMEOUT_SECONDS  # until every process has noticed that it answers again
 
 Answer = TypeVar("Answer")
 
@@ -44,7 +46,13 @@ class Line:
         self._redis = redis.Redis.from_pool(connections)
         self._lock = threading.Lock()
         self._silent_until: float | None = None
+        self._answers_since = -math.inf
         self.outages = 0
+
+    @property
+    def all_know(self) -> bool:
+        """Whether it has answered for so long that no other process can still be going on by itself."""
+        return self._silent_until is None and time.monotonic() - self._answers_since >= _NOTICE_SECONDS
 
     def ask(self, question: Callable[[redis.Redis], Answer]) -> Answer | None:
         """The answer, or None while the server does not answer."""
@@ -55,7 +63,9 @@ class Line:
         except redis.RedisError as error:
             self._fell_silent(error)
             return None
-        self._silent_until = None
+        if self._silent_until is not None:
+            self._answers_since = time.monotonic()
+            self._silent_until = None
         return answer
 
     def script(self, text: str) -> Script:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import orjson
 from psycopg import Connection
@@ -40,8 +40,7 @@ class UsageFilter:
     user_id: str | None = None
 
 
-# Tuples: to make a thousand frozen dataclasses with twenty members takes as long as to count what is in them.
-class Latency(NamedTuple):
+class Latency(TypedDict):
     """Milliseconds. Percentiles are None without calls, and without histograms: of users by the day."""
 
     avg: int | None
@@ -51,6 +50,7 @@ class Latency(NamedTuple):
     max: int | None
 
 
+# A tuple: to make a thousand frozen dataclasses takes as long as to count what is in them.
 class Group(NamedTuple):
     """Sums of the attempts that have the members of `key` in common, by the names of the rollups' columns.
 
@@ -58,7 +58,7 @@ class Group(NamedTuple):
     `cost_usd`, of which `wasted_usd` is what did not succeed. `failovers` are first calls of a route after
     another one of the same run failed; of `estimated_calls` the tokens are estimates. `succeeded`, `failed`,
     `superseded` and `lost` are calls by outcome. `errors`: failed calls by class, None where users are told
-    apart.
+    apart. Money is text, as PostgreSQL writes it: what is only shown need not become a number.
     """
 
     key: Mapping[str, Any]
@@ -116,10 +116,12 @@ def statistics(
         users, is_cut = users[:most], len(users) > most
     elif Dimension.HOUR in query.by and source in (_Source.HOURS, _Source.OVERALL):
         query = replace(query, since=query.newest_hours(db, source))
-    totals, *groups = query.groups(db, source, users)
+    everything = _Query((), filters, since, until, limit)
     if query.ranks_users or query.since != since:
-        everything = _Query((), filters, since, until, limit)
-        [totals] = everything.groups(db, everything.source)
+        groups = query.groups(db, source, users)
+        [totals] = everything.groups(db, everything.source, totals=True)
+    else:
+        totals, *groups = query.groups(db, source, totals=True)
     return Statistics(groups[:limit], totals, is_cut or len(groups) > limit, counted_at)
 
 
@@ -156,7 +158,7 @@ def _narrowed(filters: UsageFilter) -> bool:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_USERS = 200
 _MOST_USERS_TOLD_APART = 30
-_MOST_USERS_READ = 20  # out of calls: each is some hundreds of rows, far apart from each other
+_MOST_USERS_READ = 15  # out of calls: each is some hundreds of rows, far apart from each other
 _OF_TIME = (Dimension.HOUR, Dimension.DAY, Dimension.WEEK)
 _TIMES: Mapping[_Source, str] = {
     _Source.HOURS: "hour",
@@ -185,6 +187,7 @@ def _again(name: str) -> str:
     return f"coalesce({'max' if name.endswith('_max') else 'sum'}({name}), 0)"
 
 
+_OF_LATENCY = ("latency_ms_sum", "latency_ms_max", *BUCKETS)
 _KEPT = {name: _again(name) for name in SUMS}
 _OUTCOMES = {name: _again(name) for name in OUTCOMES}
 _BUCKETS = {name: _again(name) for name in BUCKETS}
@@ -194,16 +197,24 @@ _BY_OUTCOME: Mapping[str, str] = {
     **_BUCKETS,
 }
 _SUMS: Mapping[_Source, Mapping[str, str]] = {
-    _Source.HOURS: _BY_OUTCOME,
-    _Source.DAYS: _BY_OUTCOME,
-    _Source.OVERALL: {**_KEPT, **_OUTCOMES, **_BUCKETS},
-    _Source.USERS: {**_KEPT, **_OUTCOMES},
-    _Source.CALLS: {**SUMS, **OUTCOMES, **HISTOGRAM},
+    source: dict(sorted(sums.items(), key=lambda sum_: sum_[0] in _OF_LATENCY))  # those come last
+    for source, sums in {
+        _Source.HOURS: _BY_OUTCOME,
+        _Source.DAYS: _BY_OUTCOME,
+        _Source.OVERALL: {**_KEPT, **_OUTCOMES, **_BUCKETS},
+        _Source.USERS: {**_KEPT, **_OUTCOMES},
+        _Source.CALLS: {**SUMS, **OUTCOMES, **HISTOGRAM},
+    }.items()
 }
 
 
-def _type(name: str) -> str:
-    return {"cost_usd": "numeric", "wasted_usd": "numeric", "seconds": "float8"}.get(name, "bigint")
+_TYPES = {"cost_usd": "numeric", "wasted_usd": "numeric", "seconds": "float8"}
+
+
+def _typed(name: str, term: str, *, shown: bool) -> str:
+    """A sum under its name. What is `shown` has money as text."""
+    kind = _TYPES.get(name, "bigint")
+    return f"({term})::{'text' if shown and kind == 'numeric' else kind} AS {name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,19 +236,26 @@ class _Query:
         """Whether only the busiest users are looked at. Who they are is known where nothing is left out."""
         return Dimension.USER in self.by and self.filters == UsageFilter()
 
-    def groups(self, db: Database, source: _Source, users: Sequence[str | None] | None = None) -> list[Group]:
-        """The groups, one more than `limit` at most, behind the totals of all of them.
+    def groups(
+        self,
+        db: Database,
+        source: _Source,
+        users: Sequence[str | None] | None = None,
+        *,
+        totals: bool = False,
+    ) -> list[Group]:
+        """The groups, one more than `limit` at most; if wanted, behind the `totals` of all of them.
 
         Not prepared: a plan for any user and any span is a bad one for most.
         """
-        statement = self._statement(source, users).encode()
+        statement = self._statement(source, users, totals).encode()
         classed = _Source.HOURS if source is _Source.OVERALL else source
         errors = self._errors(db, classed) if classed in (_Source.HOURS, _Source.DAYS) else None
         by = [name.value for name in self.by]
-        names = [name for name in _SUMS[source] if name not in BUCKETS]
+        names = [name for name in _SUMS[source] if name not in _OF_LATENCY]
         with db.cursor(row_factory=tuple_row, binary=True) as cursor:  # dicts, and digits, take longer
-            rows = cursor.execute(statement, self._values(source, users), prepare=False)
-            return [_group(row, by, names, errors) for row in rows]
+            rows = cursor.execute(statement, self._values(source, users), prepare=False).fetchall()
+        return [_group(row, by, names, errors) for row in rows]
 
     def busiest(self, db: Database, most: int) -> list[str | None]:
         """The users with most calls, by whole weeks and the days around them. This one is whole up to now."""
@@ -260,8 +278,8 @@ class _Query:
         row = db.execute(query.encode(), self._values(source, None), prepare=False).fetchone()
         return row["hour"] if row else self.since
 
-    def _statement(self, source: _Source, users: Sequence[str | None] | None) -> str:
-        """One scan for the groups and their totals, which come first."""
+    def _statement(self, source: _Source, users: Sequence[str | None] | None, totals: bool) -> str:
+        """One scan for the groups and, if wanted, their totals, which come first."""
         keys = {
             Dimension.HOUR: _HOUR.get(source, ""),
             Dimension.DAY: _DAY[source],
@@ -270,26 +288,31 @@ class _Query:
         }
         keyed = [f"{keys.get(name, name.value)} AS by_{name}" for name in self.by]
         names = [f"by_{name}" for name in self.by]
-        sums = [f"({term})::{_type(name)} AS {name}" for name, term in _SUMS[source].items()]
+        terms = _SUMS[source]
+        sums = [_typed(name, term, shown=not totals) for name, term in terms.items()]
         times = [f"by_{name} DESC" for name in self.by if name in _OF_TIME]
         order = ", ".join([*times, "calls DESC", *names])
         observed = OBSERVED if source is _Source.CALLS else "*"
         once = "OFFSET 0" if source is _Source.CALLS else ""  # or each of the buckets would work it out anew
         nothing = [f"NULL AS {name}" for name in names]
-        again = [f"{_again(name)}::{_type(name)} AS {name}" for name in _SUMS[source]]
-        return f"""
-        WITH grouped AS MATERIALIZED (
-            SELECT {", ".join([*names, *sums])} FROM (
+        again = [_typed(name, _again(name), shown=True) for name in terms]
+        shown = [_typed(name, name, shown=True) for name in terms]
+        grouped = f"""
+            SELECT {", ".join([*names, *sums])}, false AS is_total FROM (
                 SELECT {", ".join(["observed.*", *keyed])} FROM (
                     SELECT {observed} FROM {source} WHERE {self._conditions(source, users)} {once}
                 ) AS observed
-            ) AS keyed {f"GROUP BY {', '.join(names)}" if names else ""}
+            ) AS keyed {f"GROUP BY {', '.join(names)}" if names else ""}"""
+        if not totals:
+            return f"{grouped} ORDER BY {order} LIMIT %(limit)s"
+        return f"""
+        WITH grouped AS MATERIALIZED ({grouped}
         ), first AS (
             SELECT * FROM grouped ORDER BY {order} LIMIT %(limit)s
         )
         SELECT {", ".join([*nothing, *again])}, true AS is_total FROM grouped
         UNION ALL
-        SELECT {", ".join([*names, *_SUMS[source]])}, false FROM first {"" if names else "WHERE false"}
+        SELECT {", ".join([*names, *shown])}, false FROM first {"" if names else "WHERE false"}
         ORDER BY {", ".join(["is_total DESC", *times, "calls DESC", *names])}"""
 
     def _conditions(self, source: _Source, users: Sequence[str | None] | None) -> str:
@@ -374,17 +397,16 @@ def _group(
     first, last = len(by), len(by) + len(names)
     key = {} if row[-1] else dict(zip(by, row, strict=False))
     sums = dict(zip(names, row[first:last], strict=True))
-    timed, in_all = sums["calls"] - sums["lost"], sums.pop("latency_ms_sum")
-    longest = sums.pop("latency_ms_max")
-    latency = _latency(row[last:-1], longest, round(in_all / timed)) if timed else _UNKNOWN
+    in_all, longest, *histogram = row[last:-1]
+    timed = sums["calls"] - sums["lost"]
+    latency = _latency(histogram, longest, round(in_all / timed)) if timed else _UNKNOWN
     return Group(key, sums, latency, None if errors is None else errors.get(tuple(key.values()), {}))
 
 
 def _latency(histogram: Sequence[int], longest: int, average: int) -> Latency:
-    p50, p95, p99 = (
-        None if found is None else min(found, longest) for found in percentiles(histogram, 50, 95, 99)
-    )
-    return Latency(average, p50, p95, p99, longest)
+    found = percentiles(histogram, 50, 95, 99)
+    p50, p95, p99 = [None if one is None else min(one, longest) for one in found]
+    return Latency(avg=average, p50=p50, p95=p95, p99=p99, max=longest)
 
 
-_UNKNOWN = Latency(None, None, None, None, None)
+_UNKNOWN = Latency(avg=None, p50=None, p95=None, p99=None, max=None)
