@@ -126,7 +126,8 @@ def create_budget(body: BudgetBody, session: Writing, caller: Current) -> Budget
     """Add a budget. It holds for every call that begins from now on."""
     row = BudgetRow(id=new_id(), created_by=caller.admin_id)
     session.add(row)
-    return _written(session, row, body, caller.admin_id)
+    written(session, row, body, caller.admin_id)
+    return _shown(session, row)
 
 
 @router.get("/{budget_id}")
@@ -141,7 +142,9 @@ def get_budget(budget_id: UUID, session: Reading) -> Budget:
 @allow_writing
 def replace_budget(budget_id: UUID, body: BudgetBody, session: Writing, caller: Current) -> Budget:
     """Replace a budget; what is absent gets its default."""
-    return _written(session, found(session, budget_id), body, caller.admin_id)
+    row = found(session, budget_id)
+    written(session, row, body, caller.admin_id)
+    return _shown(session, row)
 
 
 @router.patch("/{budget_id}", openapi_extra=fields.patch_of(BudgetBody))
@@ -149,8 +152,8 @@ def replace_budget(budget_id: UUID, body: BudgetBody, session: Writing, caller: 
 def change_budget(budget_id: UUID, changes: Changes, session: Writing, caller: Current) -> Budget:
     """Change some members of a budget."""
     row = found(session, budget_id)
-    body = fields.merged(fields.stored(BudgetBody, row), changes)
-    return _written(session, row, body, caller.admin_id)
+    written(session, row, fields.merged(fields.stored(BudgetBody, row), changes), caller.admin_id)
+    return _shown(session, row)
 
 
 @router.delete("/{budget_id}", status_code=status.HTTP_204_NO_CONTENT)
@@ -169,7 +172,8 @@ def found(session: Session, budget_id: UUID) -> BudgetRow:
     return row
 
 
-def _written(session: Session, row: BudgetRow, body: BudgetBody, admin_id: UUID | None) -> Budget:
+def written(session: Session, row: BudgetRow, body: BudgetBody, admin_id: UUID | None) -> None:
+    """Take the body over. Raises Invalid."""
     if body.limit_usd is None and body.limit_tokens is None:
         raise Invalid("A budget needs a limit, in dollars or in tokens.", field="limit_usd")
     for name in BudgetBody.model_fields.keys() - {"scope_id", "alert_percent"}:
@@ -178,7 +182,6 @@ def _written(session: Session, row: BudgetRow, body: BudgetBody, admin_id: UUID 
     row.alert_percent = sorted(set(body.alert_percent))
     row.updated_by, row.updated_at = admin_id, func.now()
     session.flush()
-    return _shown(session, row)
 
 
 def _scope_id(session: Session, body: BudgetBody) -> str | None:

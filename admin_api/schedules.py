@@ -24,6 +24,7 @@ from admin_api.security import Current, GuardedRoute, allow_reading, allow_writi
 from admin_api.services import Services, Using
 from admin_api.sessions import Reading, Writing
 from routing.errors import InputRejected
+from routing.snapshot import Snapshot
 from store.ids import new_id
 from store.tables import Fire as FireRow
 from store.tables import Schedule as ScheduleRow
@@ -189,7 +190,7 @@ def list_schedules(query: Annotated[ScheduleQuery, Query()], session: Reading) -
 def create_schedule(body: ScheduleBody, session: Writing, caller: Current, using: Using) -> Schedule:
     """Add a schedule. Instants from now on fire."""
     row = ScheduleRow(id=new_id(), created_by=caller.admin_id)
-    _write(row, body, caller.admin_id, using)
+    written(row, body, caller.admin_id, using.client.configuration())
     session.add(row)
     return _saved(session, row)
 
@@ -209,7 +210,7 @@ def replace_schedule(
 ) -> Schedule:
     """Replace a schedule; what is absent gets its default. Instants of before never fire any more."""
     row = found(session, schedule_id)
-    _write(row, body, caller.admin_id, using)
+    written(row, body, caller.admin_id, using.client.configuration())
     return _saved(session, row)
 
 
@@ -220,7 +221,8 @@ def change_schedule(
 ) -> Schedule:
     """Change some members of a schedule; `{"is_active": false}` pauses it."""
     row = found(session, schedule_id)
-    _write(row, fields.merged(fields.stored(ScheduleBody, row), changes), caller.admin_id, using)
+    body = fields.merged(fields.stored(ScheduleBody, row), changes)
+    written(row, body, caller.admin_id, using.client.configuration())
     return _saved(session, row)
 
 
@@ -278,8 +280,8 @@ def _planned(row: ScheduleRow) -> Planned:
     return Planned(row.id, row.name, row.timezone, row.feature_name, row.inputs_matrix, row.then)
 
 
-def _write(row: ScheduleRow, body: ScheduleBody, admin_id: UUID | None, using: Services) -> None:
-    """Take the body over, once it is known that its jobs are such as its feature takes."""
+def written(row: ScheduleRow, body: ScheduleBody, admin_id: UUID | None, snapshot: Snapshot) -> None:
+    """Take the body over, once it is known that its jobs are such as its feature takes. Raises Invalid."""
     parsed = _parsed(body.cron, body.timezone)
     for name in ScheduleBody.model_fields.keys() - {"then"}:
         setattr(row, name, getattr(body, name))
@@ -287,12 +289,10 @@ def _write(row: ScheduleRow, body: ScheduleBody, admin_id: UUID | None, using: S
     row.then = [step.model_dump() for step in body.then]
     row.updated_by, row.updated_at = admin_id, func.now()
     try:
-        checked(
-            using.client.configuration(), _planned(row), parsed.next(datetime.now(UTC)) or datetime.now(UTC)
-        )
+        checked(snapshot, _planned(row), parsed.next(datetime.now(UTC)) or datetime.now(UTC))
     except InputRejected as error:
         raise Invalid(error.message, field=error.field) from None
-    lane = using.client.configuration().features[row.feature_name].lane
+    lane = snapshot.features[row.feature_name].lane
     if row.use_batch_api and lane != "batch":
         raise Invalid(
             f"Batches take hours, and {row.feature_name} is in the lane {lane}. Move the feature to the lane "

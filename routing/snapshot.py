@@ -135,7 +135,7 @@ def load(connection: Connection[DictRow], *, with_keys: bool) -> Snapshot:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         version = connection.execute("SELECT version FROM config_state").fetchone()
         assert version is not None, "config_state always has its one row"  # noqa: S101
-        features = [_feature(row) for row in connection.execute(_FEATURES)]
+        features = [_feature(row) for row in connection.execute(FEATURES)]
         key = sql.SQL("sealed_key") if with_keys else sql.SQL("NULL::bytea AS sealed_key")
         personal = _PERSONAL_KEYS if with_keys else _PERSONAL_KEYS_UNSEEN
         snapshot = Snapshot(
@@ -154,6 +154,12 @@ def load(connection: Connection[DictRow], *, with_keys: bool) -> Snapshot:
             budgets=[Budget(**row) for row in connection.execute(_BUDGETS)],
         )
         return counted(snapshot, connection) if with_keys else snapshot
+
+
+def of_features(rows: Iterable[Mapping[str, Any]]) -> Snapshot:
+    """A snapshot of rows of `FEATURES` alone: enough to check what jobs are given, not to serve them."""
+    features = [_feature(row) for row in rows]
+    return Snapshot(0, {feature.name: feature for feature in features}, {}, {}, {})
 
 
 def counted(snapshot: Snapshot, connection: Connection[DictRow]) -> Snapshot:
@@ -185,7 +191,7 @@ def _limited(snapshot: Snapshot) -> Iterable[PersonalKey]:
     return (key for key in snapshot.personal_keys.values() if key.monthly_limit is not None)
 
 
-_FEATURES = """
+FEATURES = """
 SELECT id, name, capability, lane, input_schema, output_schema, is_active, max_queued FROM features"""
 
 _MODELS = """

@@ -19,7 +19,8 @@ def config_export(
     file: Annotated[Path, typer.Argument(help="- is the standard output.", allow_dash=True)],
     home: Home = None,
 ) -> None:
-    """Write providers, models, prices, features, assignments and integrations to a file, without secrets."""
+    """Write providers, models, prices, features, assignments, integrations, schedules and budgets to a file,
+    without secrets."""
     from standalone.config_document import written
     from standalone.config_file import exported
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -22,12 +24,16 @@ from pydantic_core import to_jsonable_python
 
 from admin_api import models
 from admin_api.assignments import AssignmentBody, Target
+from admin_api.budgets import BudgetBody
 from admin_api.features import FeatureBody
 from admin_api.integrations import IntegrationBody
 from admin_api.models import ModelBody
 from admin_api.providers import ProviderBody
+from admin_api.schedules import ScheduleBody
 from routing.values import PriceUnit
 from standalone.errors import CommandError
+from workers import cron
+from workers.cron import CronInvalid
 
 FORMAT = 1
 
@@ -45,10 +51,13 @@ class Kind(StrEnum):
     FEATURE = "feature"
     INTEGRATION = "integration"
     ASSIGNMENT = "assignment"
+    SCHEDULE = "schedule"
+    BUDGET = "budget"
 
 
 class Key(NamedTuple):
-    """What an entry is called. A price: `slug/model_id valid_from`; an assignment: its feature."""
+    """What an entry is called. A price: `slug/model_id valid_from`; an assignment: its feature; a budget: whose
+    it is, its period and what it does (`feature cv_draft day block`), the second of the same with a 2."""
 
     kind: Kind
     name: str
@@ -80,6 +89,8 @@ BODIES: Mapping[Kind, type[BaseModel]] = {
     Kind.FEATURE: FeatureBody,
     Kind.INTEGRATION: IntegrationBody,
     Kind.ASSIGNMENT: AssignmentBody,
+    Kind.SCHEDULE: ScheduleBody,
+    Kind.BUDGET: BudgetBody,
 }
 ELSEWHERE: Mapping[Kind, frozenset[str]] = {
     Kind.PROVIDER: frozenset({"api_key"}),
@@ -88,6 +99,8 @@ ELSEWHERE: Mapping[Kind, frozenset[str]] = {
     Kind.FEATURE: frozenset(),
     Kind.INTEGRATION: frozenset({"credentials"}),
     Kind.ASSIGNMENT: frozenset({"feature_name", "model_id", "backup_model_id"}),
+    Kind.SCHEDULE: frozenset(),
+    Kind.BUDGET: frozenset(),
 }
 """Members that a file has not: secrets, and what its structure says."""
 
@@ -108,12 +121,27 @@ def entry(kind: Kind, body: BaseModel) -> dict[str, Any]:
         assert isinstance(body, PriceBody)  # noqa: S101
         document["valid_from"] = moment(body.valid_from)
         document |= {name: _plain(getattr(body, name)) for name in models.PRICES}
+    if isinstance(body, ScheduleBody):
+        document["then"] = [step.model_dump(mode="json", exclude_defaults=True) for step in body.then]
+        with suppress(CronInvalid):  # as it is kept; what is none is refused where it is written
+            document["cron"] = cron.parse(body.cron, body.timezone).expression
+    if isinstance(body, BudgetBody):
+        document["limit_usd"] = _plain(body.limit_usd)
+        document["alert_percent"] = sorted(set(body.alert_percent))
     return document
 
 
 def price_key(model: str, valid_from: datetime) -> Key:
     """The key of a model's price."""
     return Key(Kind.PRICE, f"{model} {moment(valid_from)}")
+
+
+def budget_key(budget: Entry, known: Container[Key]) -> Key:
+    """The key of a budget beside those that are known already."""
+    names = (budget["scope"], budget["scope_id"], budget["period"], budget["action"])
+    name = " ".join(filter(None, names))
+    keys = (Key(Kind.BUDGET, name if number == 1 else f"{name} {number}") for number in count(1))
+    return next(key for key in keys if key not in known)
 
 
 def moment(time: datetime) -> str:
@@ -187,6 +215,8 @@ def written(entries: Entries) -> str:
         "providers": list(by_kind[Kind.PROVIDER].values()),
         "features": list(by_kind[Kind.FEATURE].values()),
         "integrations": list(by_kind[Kind.INTEGRATION].values()),
+        "schedules": list(by_kind[Kind.SCHEDULE].values()),
+        "budgets": list(by_kind[Kind.BUDGET].values()),
     }
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
@@ -220,6 +250,8 @@ _SECTIONS: Mapping[str, tuple[Kind, ...]] = {
     "providers": (Kind.PROVIDER, Kind.MODEL, Kind.PRICE),
     "features": (Kind.FEATURE, Kind.ASSIGNMENT),
     "integrations": (Kind.INTEGRATION,),
+    "schedules": (Kind.SCHEDULE,),
+    "budgets": (Kind.BUDGET,),
 }
 
 
@@ -244,6 +276,9 @@ class _Reader:
                 self.problems.append(f"{name}: unknown. There are {', '.join(_SECTIONS)}.")
 
     def _noun(self, kind: Kind, member: dict[str, Any], place: str) -> None:
+        if kind is Kind.BUDGET:
+            self._budget(member, place)
+            return
         inner = {Kind.PROVIDER: "models", Kind.FEATURE: "assignment"}.get(kind)
         within = member.pop(inner, None) if inner else None
         natural = "slug" if kind is Kind.PROVIDER else "name"
@@ -256,6 +291,12 @@ class _Reader:
         else:
             for where, model in self._listed(within, f"{place}.models"):
                 self._model(str(name), model, where)
+
+    def _budget(self, member: dict[str, Any], place: str) -> None:
+        body = self._valid(Kind.BUDGET, member, place)
+        if body is not None:
+            budget = entry(Kind.BUDGET, body)
+            self._add(budget_key(budget, self.entries), budget, place)
 
     def _model(self, slug: str, member: dict[str, Any], place: str) -> None:
         prices = member.pop("prices", None)

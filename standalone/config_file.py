@@ -17,14 +17,27 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from admin_api import assignments, features, fields, integration_checks, models, providers
+from admin_api import (
+    assignments,
+    budgets,
+    features,
+    fields,
+    integration_checks,
+    models,
+    providers,
+    schedules,
+)
 from admin_api.assignments import AssignmentBody, PromptBody, target_of
+from admin_api.budgets import BudgetBody
 from admin_api.features import FeatureBody
 from admin_api.integrations import IntegrationBody
+from admin_api.job_bodies import Step
 from admin_api.models import ModelBody
 from admin_api.providers import ProviderBody
 from admin_api.refusals import Refused
+from admin_api.schedules import ScheduleBody
 from admin_api.uses import refuse_if_used
+from routing.snapshot import FEATURES, of_features
 from standalone.config_document import (
     Change,
     Entries,
@@ -32,6 +45,7 @@ from standalone.config_document import (
     Key,
     Kind,
     PriceBody,
+    budget_key,
     differences,
     entry,
     price_key,
@@ -45,9 +59,11 @@ from store.settings import Settings
 from store.tables import (
     AIModel,
     AIProvider,
+    Budget,
     Feature,
     FeatureAIAssignment,
     ModelPrice,
+    Schedule,
     SystemIntegration,
 )
 from store.vault import Keyring, Vault
@@ -153,6 +169,11 @@ def _read(session: Session) -> dict[Key, Entry]:
         found[key] = _body(Kind.INTEGRATION, IntegrationBody, integration)
     for row in session.scalars(select(FeatureAIAssignment).options(*_WHOLE)):
         found[Key(Kind.ASSIGNMENT, row.feature.name)] = _assignment(row, names)
+    for schedule in session.scalars(select(Schedule)):
+        body = fields.stored(ScheduleBody, schedule)
+        body.then = [Step.model_validate(step) for step in schedule.then]
+        found[Key(Kind.SCHEDULE, schedule.name)] = entry(Kind.SCHEDULE, body)
+    found |= {key: budget for key, (budget, _) in _budgets(session).items()}
     return found
 
 
@@ -166,6 +187,18 @@ _WHOLE = (
 def _body(kind: Kind, body: type[Any], row: object) -> dict[str, Any]:
     """The row's entry. Not validated: what was made under other rules is exported, too."""
     return entry(kind, fields.stored(body, row))
+
+
+def _budgets(session: Session) -> dict[Key, tuple[dict[str, Any], Budget]]:
+    """Budgets and their rows. Providers are named by their slugs."""
+    slugs = {str(row.id): row.slug for row in session.scalars(select(AIProvider))}
+    found: dict[Key, tuple[dict[str, Any], Budget]] = {}
+    for row in session.scalars(select(Budget).order_by(Budget.id)):
+        budget = _body(Kind.BUDGET, BudgetBody, row)
+        if row.scope == "provider":
+            budget["scope_id"] = slugs.get(str(row.scope_id), row.scope_id)
+        found[budget_key(budget, found)] = budget, row
+    return found
 
 
 def _assignment(row: FeatureAIAssignment, names: dict[UUID, str]) -> dict[str, Any]:
@@ -192,6 +225,8 @@ class _Writer:
     def __init__(self, session: Session, vault: Vault) -> None:
         self._session = session
         self._vault = vault
+        # As they are before: what is added or removed would count them anew.
+        self._budgets = {key: row for key, (_, row) in _budgets(session).items()}
 
     def write(self, change: Change) -> None:
         """Raises Refused."""
@@ -263,6 +298,24 @@ class _Writer:
         body = AssignmentBody.model_validate({**wanted, "feature_name": name, "targets": targets})
         assignments.written(self._session, row, body, None)
 
+    def _schedule(self, name: str, wanted: Entry) -> None:
+        row = self._session.scalar(select(Schedule).where(Schedule.name == name))
+        body = ScheduleBody.model_validate(wanted)
+        snapshot = of_features(self._session.execute(text(FEATURES)).mappings())
+        if row is None:
+            row = Schedule(id=new_id())
+            schedules.written(row, body, None, snapshot)
+            self._session.add(row)
+        else:
+            schedules.written(row, body, None, snapshot)
+
+    def _budget(self, name: str, wanted: Entry) -> None:
+        row = self._budgets.get(Key(Kind.BUDGET, name))
+        if row is None:
+            row = Budget(id=new_id())
+            self._session.add(row)
+        budgets.written(self._session, row, BudgetBody.model_validate(wanted), None)
+
     def _remove(self, key: Key) -> None:
         if key.kind is Kind.ASSIGNMENT:
             feature = select(Feature.id).where(Feature.name == key.name).scalar_subquery()
@@ -273,6 +326,10 @@ class _Writer:
             self._session.execute(delete(Feature).where(Feature.name == key.name))
         elif key.kind is Kind.INTEGRATION:
             self._session.execute(delete(SystemIntegration).where(SystemIntegration.name == key.name))
+        elif key.kind is Kind.SCHEDULE:
+            self._session.execute(delete(Schedule).where(Schedule.name == key.name))
+        elif key.kind is Kind.BUDGET:
+            self._session.delete(self._budgets[key])
         elif key.kind is Kind.PRICE:
             name, _, valid_from = key.name.rpartition(" ")
             model = self._model_row(name)

@@ -22,17 +22,20 @@ from routing.values import Capability
 from standalone.cli import app
 from standalone.config_document import DocumentError, Key, Kind, entry, read, written
 from standalone.config_file import ConfigError, exported, imported, planned
+from store.ids import new_id
 from store.settings import Settings
 from tests.conftest import database_named
 from tests.rows import CANARY, Rows
 
 NASTY = 'First line  \n\ttab: "yes"\n\n  # no comment\n{{ "x" }} \u2028 \x85 é 🎈 no\n'
 ALL = frozenset(Kind)
+SECTIONS = ("providers", "features", "integrations", "schedules", "budgets")
 
 
 @pytest.fixture
 def filled(rows: Rows, settings: Settings) -> Settings:
-    """Two providers, three models, odd texts, dated prices, an assignment with a backup, an integration."""
+    """Two providers, three models, odd texts, dated prices, an assignment with a backup, an integration, a
+    schedule with a chain, and budgets, two of which have nothing to tell them apart by."""
     openai = rows.provider(
         "openai",
         "https://api.openai.com/v1",
@@ -56,6 +59,30 @@ def filled(rows: Rows, settings: Settings) -> Settings:
             "VALUES (gen_random_uuid(), 'chat', 'slack', '\\x00', '{webhook_url}', %s)",
             ['{"channel": "#ops"}'],
         )
+        db.execute(
+            "INSERT INTO schedules "
+            '(id, name, cron, timezone, feature_name, inputs_matrix, "then", use_batch_api, '
+            "deadline_minutes) "
+            "VALUES (gen_random_uuid(), 'Morning', '0 6 * * 1-5', 'Europe/Berlin', 'daily_zodiac_text', "
+            "%s, %s, true, 90)",
+            [
+                '{"sign": ["aries", "leo"], "date": "{{ date }}"}',
+                '[{"feature_name": "daily_zodiac_tts", "input_map": {"text": "result.text"}, '
+                '"on_failure": "stop"}]',
+            ],
+        )
+        for scope, scope_id, usd, tokens, action in (
+            ("global", None, "10.50", None, "alert"),
+            ("global", None, "20", None, "alert"),
+            ("provider", str(openai), None, 1000, "defer"),
+            ("feature", "cv_draft", "0.000001", 7, "block"),
+            ("user", None, "1", None, "downgrade"),
+        ):
+            db.execute(
+                "INSERT INTO budgets (id, scope, scope_id, period, limit_usd, limit_tokens, action) "
+                "VALUES (%s, %s, %s, 'day', %s, %s, %s)",
+                [new_id(), scope, scope_id, usd, tokens, action],
+            )
     return settings
 
 
@@ -122,6 +149,75 @@ def test_changes_are_shown_then_made_and_keys_stay(filled: Settings) -> None:
     assert acts[-1] == ("import", {"added": 0, "changed": 2, "removed": 0})
 
 
+def test_schedules_and_budgets_are_added_changed_and_removed(filled: Settings) -> None:
+    document = yaml.safe_load(written(exported(filled)))
+    [morning] = document["schedules"]
+    assert morning["then"] == [{"feature_name": "daily_zodiac_tts", "input_map": {"text": "result.text"}}]
+    assert [
+        (budget["scope"], budget.get("scope_id"), budget.get("limit_usd")) for budget in document["budgets"]
+    ] == [
+        ("feature", "cv_draft", "0.000001"),
+        ("global", None, "10.5"),
+        ("global", None, "20"),
+        ("provider", "openai", None),
+        ("user", None, "1"),
+    ]
+    morning["cron"] = "@daily"
+    document["schedules"].append(
+        {
+            "name": "Of a new feature",
+            "cron": "0 7 * * *",
+            "feature_name": "fresh",
+            "inputs_matrix": {"a": [1]},
+        }
+    )
+    document["features"].append({"name": "fresh", "capability": "text", "lane": "batch"})
+    document["budgets"][2]["limit_usd"] = "30"
+    document["budgets"][3] |= {"scope_id": "local"}
+    del document["budgets"][0]
+    entries, kinds = read(yaml.dump(document))
+    plan = planned(filled, entries, kinds)
+    assert [(change.key.name, change.before is None, change.after is None) for change in plan.changes] == [
+        ("fresh", True, False),
+        ("Morning", False, False),
+        ("Of a new feature", True, False),
+        ("global day alert 2", False, False),
+        ("provider local day defer", True, False),
+        ("feature cv_draft day block", False, True),
+        ("provider openai day defer", False, True),
+    ]
+    imported(filled, entries, kinds, plan)
+    assert exported(filled) == entries
+    assert planned(filled, entries, kinds).changes == []
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (
+            "schedules: [{name: s, cron: 0 6 * *, feature_name: cv_draft}]",
+            r"schedule s: .*\(cron\)",
+        ),
+        (
+            "schedules: [{name: s, cron: 0 6 * * *, feature_name: gone}]",
+            r"schedule s: There is no feature 'gone'. \(feature_name\)",
+        ),
+        (
+            "schedules: [{name: s, cron: 0 6 * * *, feature_name: tarot_reading, use_batch_api: true, "
+            "inputs_matrix: {cards: [[Sun]]}}]",
+            r"schedule s: .*\(use_batch_api\)",
+        ),
+        ("budgets: [{scope: provider, scope_id: gone, limit_usd: 1}]", "There is no provider 'gone'"),
+        ("budgets: [{scope: global}]", r"budget global month alert: A budget needs a limit"),
+    ],
+)
+def test_what_the_api_would_refuse_is_refused(filled: Settings, text: str, named: str) -> None:
+    before = _all_rows(filled)
+    with pytest.raises(ConfigError, match=named):
+        planned(filled, read(f"orrery: 1\n{text}\n")[0], frozenset())
+    assert _all_rows(filled) == before
+
+
 def test_entries_may_need_each_other_in_any_order(filled: Settings) -> None:
     """The feature moves to another model, and the one before loses the capability: both at once."""
     document = yaml.safe_load(written(exported(filled)))
@@ -141,7 +237,7 @@ def test_nothing_is_removed_unless_asked(filled: Settings) -> None:
     with pytest.raises(ConfigError, match=r"model openai/gpt-6: .* in use by the assignments of: cv_draft"):
         planned(filled, entries, kinds)
 
-    everything, _ = read("orrery: 1\nproviders: []\nfeatures: []\nintegrations: []\n")
+    everything, _ = read("".join(["orrery: 1\n", *(f"{section}: []\n" for section in SECTIONS)]))
     imported(filled, everything, ALL, planned(filled, everything, ALL))
     assert exported(filled) == {}
 
@@ -217,6 +313,8 @@ P = "orrery: 1\nproviders: [{slug: p, name: P, type: openai, base_url: 'http://a
             "providers[p].models[m].prices[0].valid_from",
         ),
         ("orrery: 1\nfeatures: [{name: f, capability: smell, lane: batch}]", "features[f].capability"),
+        ("orrery: 1\nschedules: [{name: s, feature_name: f}]", "schedules[s].cron: Field required"),
+        ("orrery: 1\nbudgets: [{scope: world, limit_usd: 1}]", "budgets[0].scope"),
         (
             "orrery: 1\nfeatures: [{name: f, capability: text, lane: batch, "
             "assignment: {targets: [{model: m}]}}]",
@@ -271,7 +369,7 @@ _TABLES = (
         "feature_ai_assignments",
         "assignment_targets",
     ),
-    *("prompt_templates", "system_integrations"),
+    *("prompt_templates", "system_integrations", "schedules", "budgets"),
 )
 
 
