@@ -67,22 +67,17 @@ def create_app(settings: Settings, *, pause_seconds: float = 30) -> FastAPI:
     `pause_seconds`: the longest pause inside of a request's body.
     """
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with contextmanager_in_threadpool(opened(settings)) as services:
-            app.state.services = services
-            yield
-
     app = _Application(
         title="Orrery",
         version=version("orrery"),
         summary="AI jobs: configuration, queue and results.",
-        lifespan=lifespan,
+        lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.settings = settings
     app.add_middleware(
         BodyLimit,
         limit=LARGEST_CONFIGURATION,
@@ -100,6 +95,13 @@ def create_app(settings: Settings, *, pause_seconds: float = 30) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(_api())
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with contextmanager_in_threadpool(opened(app.state.settings)) as services:
+        app.state.services = services
+        yield
 
 
 class _Application(docs.Documented):

@@ -56,8 +56,9 @@ class Kind(StrEnum):
 
 
 class Key(NamedTuple):
-    """What an entry is called. A price: `slug/model_id valid_from`; an assignment: its feature; a budget: whose
-    it is, its period and what it does (`feature cv_draft day block`), the second of the same with a 2."""
+    """What an entry is called. A price: `slug/model_id valid_from`; an assignment: its feature; a budget: its
+    scope, period and action (`feature cv_draft day block`), the second of the same with a 2.
+    """
 
     kind: Kind
     name: str

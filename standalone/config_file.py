@@ -301,7 +301,7 @@ class _Writer:
     def _schedule(self, name: str, wanted: Entry) -> None:
         row = self._session.scalar(select(Schedule).where(Schedule.name == name))
         body = ScheduleBody.model_validate(wanted)
-        snapshot = of_features(self._session.execute(text(FEATURES)).mappings())
+        snapshot = of_features(row._asdict() for row in self._session.execute(text(FEATURES)))
         if row is None:
             row = Schedule(id=new_id())
             schedules.written(row, body, None, snapshot)
