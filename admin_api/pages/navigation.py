@@ -11,11 +11,16 @@ from admin_api.security import Principal
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A page in the rail; `icon` is drawn by `icons.html`."""
+    """A page in the rail; `icon` is drawn by `icons.html`. `others` are paths of pages that it leads to."""
 
     title: str
     path: str
     icon: str
+    others: Sequence[str] = ()
+
+    def holds(self, at: str) -> bool:
+        """Whether the page `at` this address belongs here."""
+        return any(is_current(path, at) for path in (self.path, *self.others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +36,9 @@ SECTIONS: Sequence[Section] = (
         "Operate",
         (
             Entry("Overview", "/overview", "orbit"),
-            Entry("Jobs", "/jobs", "list"),
+            Entry("Jobs", "/jobs", "list", ("/groups",)),
             Entry("Queues & workers", "/queues", "lanes"),
-            Entry("Schedules", "/schedules", "calendar"),
+            Entry("Schedules", "/schedules", "calendar", ("/forecast", "/batches")),
             Entry("Usage", "/usage", "chart"),
             Entry("Alerts", "/alerts", "bell"),
         ),
@@ -41,7 +46,7 @@ SECTIONS: Sequence[Section] = (
     Section(
         "Configure",
         (
-            Entry("Providers", "/providers", "planet"),
+            Entry("Providers", "/providers", "planet", ("/models",)),
             Entry("Catalog", "/catalog", "book"),
             Entry("Assignments", "/assignments", "route"),
             Entry("Playground", "/playground", "spark"),
@@ -55,7 +60,7 @@ SECTIONS: Sequence[Section] = (
         (
             Entry("People", "/people", "people"),
             Entry("Tokens", "/tokens", "key"),
-            Entry("Audit", "/audit", "shield"),
+            Entry("Audit", "/audit", "shield", ("/retention",)),
         ),
     ),
 )
@@ -71,5 +76,5 @@ def sections(caller: Principal) -> list[Section]:
 
 
 def is_current(path: str, at: str) -> bool:
-    """Whether the page `at` this address belongs to the entry with this path."""
+    """Whether the page `at` this address is the one with this path, or lies below it."""
     return at == path or at.startswith(f"{path}/")

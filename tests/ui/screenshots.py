@@ -18,7 +18,8 @@ from standalone.up import FIRST_ADMIN
 from tests import busy
 from tests.machine import Machine
 from tests.ui.browser import installed
-from tests.ui.work import done
+from tests.ui.work import HOROSCOPES, done
+from tests.workers.conftest import until
 
 _FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
 _QUALITY = 82  # of a JPEG: a page takes some 100 kB
@@ -126,6 +127,9 @@ def _filled(machine: Machine) -> dict[str, str]:
             make("/budgets", {**whose, "limit_usd": limit, "action": action})
         make("/integrations", {"name": "pager", "type": "webhook", "endpoint": "https://example.com/pager"})
         busy.work(db, models, served)
+        cheap = {**HOROSCOPES, "name": "Horoscopes by the batch", "use_batch_api": True, "then": []}
+        make(f"/schedules/{make('/schedules', cheap)['id']}/run-now", {})
+        until(lambda: api.call("GET", "/api/v1/batches?state=submitted")["items"], seconds=60)
     time.sleep(_COUNTING_SECONDS)
     return {"sandbox_id": models[0]["provider_id"], "model_id": models[0]["id"]}
 
