@@ -132,6 +132,25 @@ def test_without_valkey_each_process_keeps_to_its_share(
     assert len(instants) >= 0.8 * 4 * limit
 
 
+def test_who_comes_back_first_keeps_to_its_share_until_all_know(start: Start, relay: Relay) -> None:
+    process, call = (
+        start(relay.url, minute=600),
+        _call(requests_per_minute=120),
+    )  # one in five seconds, or in ten
+    process.limits.share(2)
+    assert process.line.all_know
+    relay.cut()
+    until(lambda: process.line.ask(lambda server: server.ping()) is None)
+    assert not process.line.all_know
+    assert process.wait(call) == 0, "nothing is known of what came before: one call, and no burst"
+    relay.mend()
+    until(lambda: process.line.ask(lambda server: server.ping()))
+    assert not process.line.all_know, "others may not have asked again yet"
+    assert process.wait(call) > 1, "its own share has no more for now, whatever the others leave"
+    until(lambda: process.line.all_know)
+    assert process.wait(call) == 0, "there is room where all keep to the limit together"
+
+
 def test_a_wiped_valkey_starts_without_a_burst(start: Start, redis_url: str) -> None:
     process, call = start(minute=60), _call(requests_per_minute=300)  # five a second, and nine at once
     with redis.Redis.from_url(redis_url) as client:
