@@ -84,7 +84,9 @@ def install(app: FastAPI) -> None:
 
 
 def documented(document: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI document with the header at every write that takes it: all but logins and their like."""
+    """The OpenAPI document with the header at every write that takes it: all but logins and their like, and
+    previews, which are asked by POST and write nothing.
+    """
     header = {
         "name": HEADER,
         "in": "header",
@@ -93,7 +95,7 @@ def documented(document: dict[str, Any]) -> dict[str, Any]:
         "description": _DESCRIPTION,
     }
     for path, operations in document["paths"].items():
-        if "/auth/" in path:
+        if "/auth/" in path or path.endswith("/preview"):
             continue  # what hands out credentials keeps no answers
         for method, operation in operations.items():
             taken = operation.setdefault("parameters", []) if method.upper() in _WRITES else [header]
