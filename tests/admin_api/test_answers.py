@@ -188,9 +188,10 @@ def test_a_retry_whose_answer_was_lost_is_not_repeated(api: Api, people: People)
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
 def test_the_documentation_names_the_header(http: httpx.Client, method: str) -> None:
     paths = http.get("/openapi.json").json()["paths"]
-    operations = [
-        path[method] for address, path in paths.items() if method in path and "/auth/" not in address
-    ]
+    writes = {address: path[method] for address, path in paths.items() if method in path}
+    preview = writes.pop("/api/v1/schedules/preview", None)  # writes nothing, whatever it is asked by
+    assert preview is None or "Idempotency-Key" not in str(preview.get("parameters"))
+    operations = [operation for address, operation in writes.items() if "/auth/" not in address]
     assert operations
     for operation in operations:
         assert [p["name"] for p in operation["parameters"]].count("Idempotency-Key") == 1
