@@ -96,7 +96,7 @@ def documented(document: dict[str, Any]) -> dict[str, Any]:
     }
     for path, operations in document["paths"].items():
         if "/auth/" in path or path.endswith("/preview"):
-            continue  # what hands out credentials keeps no answers
+            continue  # what hands out credentials, or writes nothing, keeps no answers
         for method, operation in operations.items():
             taken = operation.setdefault("parameters", []) if method.upper() in _WRITES else [header]
             if not any(parameter["name"] == HEADER for parameter in taken):

@@ -18,7 +18,7 @@ from statistics import median
 import httpx
 import psutil
 import psycopg
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from admin_api.pages.cookies import Cookie
 from bench.api import api
@@ -175,14 +175,10 @@ def _opened(browser: Browser, cookie: dict[str, str], address: str) -> float:
     """Milliseconds, with nothing cached."""
     with closing(browser.new_context(viewport={"width": 1360, "height": 900})) as context:
         context.add_cookies([cookie])  # type: ignore[list-item]
-        return _loaded(context, address)
-
-
-def _loaded(context: BrowserContext, address: str) -> float:
-    page = context.new_page()
-    page.goto(address, wait_until="load")
-    ready: float = page.evaluate(_READY)
-    return ready
+        page = context.new_page()
+        page.goto(address, wait_until="load")
+        ready: float = page.evaluate(_READY)
+        return ready
 
 
 @contextmanager

@@ -299,15 +299,11 @@ class _Writer:
         assignments.written(self._session, row, body, None)
 
     def _schedule(self, name: str, wanted: Entry) -> None:
-        row = self._session.scalar(select(Schedule).where(Schedule.name == name))
-        body = ScheduleBody.model_validate(wanted)
+        found = self._session.scalar(select(Schedule).where(Schedule.name == name))
+        row = found or Schedule(id=new_id())
         snapshot = of_features(row._asdict() for row in self._session.execute(text(FEATURES)))
-        if row is None:
-            row = Schedule(id=new_id())
-            schedules.written(row, body, None, snapshot)
-            self._session.add(row)
-        else:
-            schedules.written(row, body, None, snapshot)
+        schedules.written(row, ScheduleBody.model_validate(wanted), None, snapshot)
+        self._session.add(row)
 
     def _budget(self, name: str, wanted: Entry) -> None:
         row = self._budgets.get(Key(Kind.BUDGET, name))

@@ -116,9 +116,9 @@ def statistics(
         users, is_cut = users[:most], len(users) > most
     elif Dimension.HOUR in query.by and source in (_Source.HOURS, _Source.OVERALL):
         query = replace(query, since=query.newest_hours(db, source))
-    everything = _Query((), filters, since, until, limit)
     if query.ranks_users or query.since != since:
         groups = query.groups(db, source, users)
+        everything = _Query((), filters, since, until, limit)
         [totals] = everything.groups(db, everything.source, totals=True)
     else:
         totals, *groups = query.groups(db, source, totals=True)
@@ -294,9 +294,6 @@ class _Query:
         order = ", ".join([*times, "calls DESC", *names])
         observed = OBSERVED if source is _Source.CALLS else "*"
         once = "OFFSET 0" if source is _Source.CALLS else ""  # or each of the buckets would work it out anew
-        nothing = [f"NULL AS {name}" for name in names]
-        again = [_typed(name, _again(name), shown=True) for name in terms]
-        shown = [_typed(name, name, shown=True) for name in terms]
         grouped = f"""
             SELECT {", ".join([*names, *sums])}, false AS is_total FROM (
                 SELECT {", ".join(["observed.*", *keyed])} FROM (
@@ -305,6 +302,9 @@ class _Query:
             ) AS keyed {f"GROUP BY {', '.join(names)}" if names else ""}"""
         if not totals:
             return f"{grouped} ORDER BY {order} LIMIT %(limit)s"
+        nothing = [f"NULL AS {name}" for name in names]
+        again = [_typed(name, _again(name), shown=True) for name in terms]
+        shown = [_typed(name, name, shown=True) for name in terms]
         return f"""
         WITH grouped AS MATERIALIZED ({grouped}
         ), first AS (

@@ -58,10 +58,7 @@ def show_retention(request: Request, session: Reading) -> Response:
     return page(
         request,
         "retention.html",
-        policies=[
-            (each, *_CALLED.get(each.table_name, (each.table_name, "")))
-            for each in list_retention(session).items
-        ],
+        policies=[(each, *_called(each.table_name)) for each in list_retention(session).items],
         features=session.scalars(select(Feature).where(special).order_by(Feature.name)).all(),
         form=ERASURE.view(request, action=_ERASE),
     )
@@ -71,7 +68,7 @@ def show_retention(request: Request, session: Reading) -> Response:
 @allow_writing
 def edit_retention(table_name: str, request: Request, session: Reading) -> Response:
     stored = get_retention(table_name, session)
-    name, lead = _CALLED.get(table_name, (table_name, ""))
+    name, lead = _called(table_name)
     return page(
         request,
         "form.html",
@@ -90,7 +87,7 @@ def edit_retention(table_name: str, request: Request, session: Reading) -> Respo
 def save_retention(table_name: str, sent: Sent, session: Writing, caller: Current) -> Response:
     saved = change_retention(table_name, POLICY.changes(sent), session, caller)
     kept = "for ever" if saved.keep_days is None else f"for {saved.keep_days} days"
-    return done(PATH, f"{_CALLED.get(table_name, (table_name,))[0]} are kept {kept}.")
+    return done(PATH, f"{_called(table_name)[0]} are kept {kept}.")
 
 
 @router.post(_ERASE)
@@ -105,3 +102,8 @@ def erase(sent: Sent, using: Using) -> Response:
     jobs = f"{erased.jobs:,} {'job' if erased.jobs == 1 else 'jobs'}"
     artifacts = f"{erased.artifacts:,} {'artifact' if erased.artifacts == 1 else 'artifacts'}"
     return done(PATH, f"Erased what {jobs} of {body.user_id} held, and {artifacts}.")
+
+
+def _called(table_name: str) -> tuple[str, str]:
+    """What people call a table's rows, and what becomes of what belongs to them."""
+    return _CALLED.get(table_name, (table_name, ""))
