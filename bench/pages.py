@@ -2,8 +2,8 @@
 
 The document alone is timed over HTTP. Where there is a Chromium, in one that has nothing cached, a page's
 content is ready once it is there, styled, and its script has run (the end of DOMContentLoaded); when it is
-first seen, drawn without a graphics card, is told beside it. Then twenty tabs ask for news as the script of the
-pages has them do, and the CPU time of the API's process and of PostgreSQL is told, above that without.
+first seen, drawn without a graphics card, is told beside it. Then twenty tabs ask for news as the script of
+the pages has them do, and the CPU time of the API's process and of PostgreSQL is told, above that without.
 """
 
 from __future__ import annotations
@@ -104,14 +104,14 @@ def measure(stage: Stage, effort: Effort, progress: Callable[[str], None]) -> Re
             [
                 _short(path),
                 *(f"{each:.0f}" for each in documents[path]),
-                *(f"{each:.0f}" for each in seen[path] if path in seen),
+                *(f"{each:.0f}" for each in seen.get(path, ())),
             ]
             for path in pages
         ],
         data={
             "jobs": jobs,
             "documents": {path: {"p50_ms": p50, "p95_ms": p95} for path, (p50, p95) in documents.items()},
-            "seen": {path: {"ready_ms": ready, "painted_ms": painted} for path, (ready, painted) in seen.items()},
+            "seen": {path: {"ready_ms": each[0], "painted_ms": each[1]} for path, each in seen.items()},
             "tabs": {"count": _TABS, "cores": busy - idle, "cores_without": idle},
         },
         note=f"{_TABS} tabs take {busy - idle:.2f} cores; without them {idle:.2f} are taken.",
