@@ -1,7 +1,7 @@
 """The pages' own files: read once, compressed, and cached for ever under an address that has their hash.
 
-Those of a page are sent as one. What only people need in them, comments and most blanks, is left out on the way:
-a sixth of the bytes.
+Those of a page are sent as one. What only people need in them, comments and most blanks, is left out on the
+way: a sixth of the bytes.
 """
 
 from __future__ import annotations
