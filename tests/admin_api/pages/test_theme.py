@@ -1,4 +1,7 @@
-"""The theme's colours can be read: WCAG's contrast, computed for each on each ground it may lie on."""
+"""The theme's colours can be read: WCAG's contrast, computed for each on each ground it may lie on.
+
+Its type is of one scale.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ import pytest
 
 Colour = tuple[float, float, float]
 
-CSS = files("admin_api.pages").joinpath("static/orrery.css").read_text()
+STATIC = files("admin_api.pages") / "static"
+CSS = (STATIC / "orrery.css").read_text()
 TOKENS = dict(re.findall(r"--([\w-]+): ([^;]+);", CSS))
 TEXTS = ("text", "muted", "cyan", "violet", "pink", "green", "amber", "red")
 READABLE, VISIBLE = 4.5, 3.0
+SIZES = {"1rem", "inherit", *(f"var(--{name})" for name in ("small", "medium", "large", "title", "figure"))}
+ODD_SIZES = {"15px", "18px", "25px", "3.6rem"}  # the root by the width of the screen, and what went wrong
 
 
 def _hex(text: str) -> Colour:
@@ -86,3 +92,10 @@ def test_the_edges_of_controls_are_visible(ground: str) -> None:
     edge = _over(TOKENS["line-strong"], GROUNDS[ground])
     assert contrast(edge, GROUNDS[ground]) >= VISIBLE
     assert contrast(_hex(TOKENS["cyan"]), GROUNDS[ground]) >= VISIBLE, "the ring of what has the focus"
+
+
+@pytest.mark.parametrize("name", sorted(each.name for each in STATIC.iterdir() if each.name.endswith(".css")))
+def test_type_is_of_one_scale(name: str) -> None:
+    css = (STATIC / name).read_text()
+    assert set(re.findall(r"font-size: *([^;}]+?) *[;}]", css)) <= SIZES | ODD_SIZES
+    assert set(re.findall(r"font-weight: *([^;}]+?) *[;}]", css)) <= {"400", "600", "inherit"}
