@@ -104,7 +104,7 @@ def measure(stage: Stage, effort: Effort, progress: Callable[[str], None]) -> Re
             [
                 _short(path),
                 *(f"{each:.0f}" for each in documents[path]),
-                *(f"{each:.0f}" for each in seen.get(path, ())),
+                *(f"{each:.0f}" if path in seen else "" for each in seen.get(path, (0, 0))),
             ]
             for path in pages
         ],
