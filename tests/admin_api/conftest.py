@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import httpx
@@ -17,6 +18,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 
 from admin_api.app import create_app
+from admin_api.services import opened
 from admin_api.tokens import mint_admin_jwt, new_app_token
 from store.ids import new_id
 from store.settings import Settings
@@ -109,55 +111,82 @@ class People:
             return done.fetchall() if done.description else []
 
 
-_idle: list[FastAPI] = []
+class Server:
+    """The application on a port of its own, in a thread."""
+
+    def __init__(self, app: FastAPI, *, lifespan: Literal["on", "off"]) -> None:
+        self.app = app
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        config = uvicorn.Config(app, log_level="warning", ws="none", proxy_headers=False, lifespan=lifespan)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True
+        )
+        self._thread.start()
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+
+    def finish(self) -> None:
+        """Wait until no request is under way."""
+        until = time.monotonic() + 20
+        while self._server.server_state.tasks:
+            assert time.monotonic() < until, "a request does not end"
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=20)
+        self._listener.close()
+        assert not self._thread.is_alive()
 
 
-@contextmanager
-def _application(settings: Settings, *routers: APIRouter, **options: Any) -> Iterator[FastAPI]:
-    """The application. Made once, and used again by the tests after: its routes take half a second."""
-    is_usual = not (routers or options or settings.proxies)
-    app = _idle.pop() if is_usual and _idle else create_app(settings, **options)
-    app.state.settings = settings
-    for router in routers:
-        app.include_router(router)
-    yield app
-    if is_usual:
-        _idle.append(app)
-
-
-@contextmanager
-def served(settings: Settings, *routers: APIRouter, **options: Any) -> Iterator[httpx.Client]:
-    """The API, made with these options and with routes of the test's, on its own port, and a client of it."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    with (
-        _application(settings, *routers, **options) as app,
-        _running(app, listener),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as http,
-    ):
-        yield http
-
-
-@contextmanager
-def _running(app: FastAPI, listener: socket.socket) -> Iterator[None]:
-    config = uvicorn.Config(app, log_level="warning", ws="none", proxy_headers=False)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join(timeout=20)
-        listener.close()
-        assert not thread.is_alive()
+@pytest.fixture(scope="session")
+def idle() -> Iterator[list[Server]]:
+    """Servers that have served a test and wait for the next: to start and stop one takes half a second."""
+    servers: list[Server] = []
+    yield servers
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., httpx.Client]]:
-    """Starts servers that end with the test."""
+def serve(idle: list[Server]) -> Iterator[Callable[..., httpx.Client]]:
+    """Serves the API until the test ends, if wanted made with these options and with routes of the test's."""
     with ExitStack() as stack:
-        yield lambda settings, *routers, **options: stack.enter_context(served(settings, *routers, **options))
+
+        def served(settings: Settings, *routers: APIRouter, **options: Any) -> httpx.Client:
+            is_usual = not (routers or options or settings.proxies)
+            return stack.enter_context(
+                _lent(idle, settings) if is_usual else _made(settings, *routers, **options)
+            )
+
+        yield served
+
+
+@contextmanager
+def _lent(idle: list[Server], settings: Settings) -> Iterator[httpx.Client]:
+    server = idle.pop() if idle else Server(create_app(settings), lifespan="off")
+    server.app.state.settings = settings
+    with opened(settings) as server.app.state.services:
+        with server.client() as http:
+            yield http
+        server.finish()
+    idle.append(server)
+
+
+@contextmanager
+def _made(settings: Settings, *routers: APIRouter, **options: Any) -> Iterator[httpx.Client]:
+    app = create_app(settings, **options)
+    for router in routers:
+        app.include_router(router)
+    server = Server(app, lifespan="on")
+    try:
+        with server.client() as http:
+            yield http
+    finally:
+        server.stop()
 
 
 @pytest.fixture

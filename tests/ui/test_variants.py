@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +27,10 @@ def weighted(installation: Installation) -> Iterator[str]:
             "POST", "/api/v1/jobs", {"feature": FEATURE, "input": {"profile": "A cook", "job": "Chef"}}
         )
         assert api.call("GET", f"/api/v1/jobs/{job['id']}?wait=30")["state"] == "succeeded"
+        until = time.monotonic() + 20  # it is counted a second later, and the page does not ask again
+        while not api.call("GET", f"/api/v1/usage/stats?feature={FEATURE}")["totals"]["calls"]:
+            assert time.monotonic() < until
+            time.sleep(0.1)
         yield f"/assignments/{FEATURE}"
         api.call("PATCH", path, {"strategy": found[FEATURE]["strategy"]})
 
