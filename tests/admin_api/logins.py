@@ -73,6 +73,14 @@ def no_waiting(people: People) -> None:
     people.run("UPDATE login_throttles SET blocked_until = now()")
 
 
+def long_waiting(people: People) -> None:
+    """As if the waits that there are, a second at first, were longer than a slow test."""
+    people.run(
+        "UPDATE login_throttles SET blocked_until = blocked_until + interval '1 h' "
+        "WHERE blocked_until > failed_at + interval '0.5 s'"
+    )
+
+
 def audited(people: People) -> list[tuple[str, str | None]]:
     """What was audited so far, the oldest first: action and noun_id."""
     return [tuple(row) for row in people.run("SELECT action, noun_id FROM audit_log ORDER BY id")]
