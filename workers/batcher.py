@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +47,7 @@ from routing.values import (
     Route,
     Usage,
 )
-from store.database import UNAVAILABLE, Pool, Role, conninfo
+from store.database import Pool, Role, conninfo
 from store.settings import Settings
 from store.vault import Vault
 from workers import batches, jobs, lifecycle, spending, usage
@@ -56,6 +55,7 @@ from workers.artifacts import ArtifactError, Artifacts
 from workers.batches import Batch, Waiting
 from workers.jobs import Claimed, Completion
 from workers.lifecycle import Execution
+from workers.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -104,18 +104,15 @@ class Batcher:
         self._artifacts = artifacts
         self._worker = worker
         self._pause = settings.batch_seconds
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work_on, name="batcher", daemon=True)
+        self._rounds = Rounds("batcher", self._took_turn, pause_seconds=min(1.0, self._pause / 4))
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """End after the batch it is at."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._rounds.stop()
 
     def turn(self) -> None:
         """Put together what waits, and look at what is due."""
@@ -128,7 +125,7 @@ class Batcher:
             return
         with psycopg.connect(self._looker, autocommit=True, row_factory=dict_row) as db:
             for batch in due:
-                if self._stopped.is_set():
+                if self._rounds.is_over:
                     return
                 with batches.looking_at(db, batch.id) as mine:
                     now = batches.found(db, batch.id) if mine else None
@@ -420,15 +417,9 @@ class Batcher:
     def _soon(self) -> float:
         return self._pause * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
 
-    def _work_on(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self.turn()
-            except UNAVAILABLE as error:
-                logger.warning("Batches wait, the database does not answer: %s", error)
-            except Exception:
-                logger.exception("The batcher's turn failed.")
-            self._stopped.wait(min(1.0, self._pause / 4))
+    def _took_turn(self) -> bool:
+        self.turn()
+        return False
 
 
 def _batchable(snapshot: Snapshot, one: Waiting, now: datetime) -> Plan | None:

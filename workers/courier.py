@@ -9,7 +9,6 @@ notice's, so a receiver can tell repetitions.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,10 +19,11 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 
 from routing.transport import Transport
-from store.database import UNAVAILABLE, Pool
+from store.database import Pool
 from store.vault import Vault, VaultError
 from workers.delivery import DeliveryError, Event, Integration, deliver
 from workers.delivery.stored import callback_terms, note_health, stored
+from workers.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -51,24 +51,22 @@ class Courier:
         self._pool = pool
         self._transport = transport
         self._vault = vault
-        self._pause_seconds = pause_seconds
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work_on, name="courier", daemon=True)
+        self._rounds = Rounds("courier", lambda: self.turn() >= _AT_ONCE, pause_seconds=pause_seconds)
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """End, after the notice it is at; what it took besides is sent by others, a minute later."""
-        self._stopped.set()
+        self._rounds.stop(wait=False)
 
     def turn(self) -> int:
         """Send what is due; returns how many notices were taken."""
         with self._pool.connection() as db:
             taken = [_Notice(**row) for row in db.execute(_TAKE, {"most": _AT_ONCE})]
         for notice in taken:
-            if self._stopped.is_set():
+            if self._rounds.is_over:
                 break
             self._send(notice)
         return len(taken)
@@ -91,19 +89,6 @@ class Courier:
             _settle(db, notice, error)
             if notice.integration_id is not None:
                 note_health(db, notice.integration_id, ok=error is None, latency_ms=latency, error=error)
-
-    def _work_on(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                taken = self.turn()
-            except UNAVAILABLE as error:
-                taken = 0
-                logger.warning("News wait, the database does not answer: %s", error)
-            except Exception:
-                taken = 0
-                logger.exception("The courier's turn failed.")
-            if taken < _AT_ONCE:
-                self._stopped.wait(self._pause_seconds)
 
 
 def _addressee(db: Connection[DictRow], vault: Vault, notice: _Notice) -> Integration | None:

@@ -8,7 +8,6 @@ Each step stands alone: what one of them cannot do now holds up no other, and th
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from workers import alerts, batches, erasure
 from workers.alerts import Alert
 from workers.artifacts import ArtifactError, Artifacts
 from workers.erasure import Ended
+from workers.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -58,18 +58,15 @@ class Keeper:
         self._pause_seconds = pause_seconds
         # By feature and what is erased: until when all of that has been. A new process reads all of it once.
         self._done: dict[tuple[str, bool, bool], datetime] = {}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work_on, name="keeper", daemon=True)
+        self._rounds = Rounds("keeper", self._took_turn, pause_seconds=pause_seconds)
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """End after the page or partition it is at."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._rounds.stop()
 
     def turn(self) -> bool:
         """Do what is due; False where another process is at it."""
@@ -101,12 +98,12 @@ class Keeper:
             since = self._done.get(key, _EPOCH)
             for page in self._pages(db, term, since):
                 erasure.erase(self._pool, self._artifacts, page, inputs=term.inputs, outputs=term.outputs)
-            if not self._stopped.is_set():
+            if not self._rounds.is_over:
                 self._done[key] = max(since, term.until - _LATE)
 
     def _pages(self, db: Connection[DictRow], term: _Term, since: datetime) -> Iterator[list[Ended]]:
         after = _FIRST_ID
-        while not self._stopped.is_set():
+        while not self._rounds.is_over:
             values = {
                 **{name: getattr(term, name) for name in _Term.__slots__},
                 "since": since,
@@ -137,13 +134,13 @@ class Keeper:
             else:
                 waiting.add(row["table_name"])
                 logger.info("%s is due and could not be dropped yet.", row["partition"])
-            if self._stopped.wait(_BREATH_SECONDS):
+            if self._rounds.pause(_BREATH_SECONDS):
                 return
 
     def _delete_artifacts(self, db: Connection[DictRow], day: DictRow) -> bool:
         """Delete the artifacts of a day's jobs; False where the process ends before all are."""
         after = _FIRST_ID
-        while not self._stopped.is_set():
+        while not self._rounds.is_over:
             values = {"since": day["since"], "until": day["until"], "after": after, "most": erasure.AT_ONCE}
             ids = [row["id"] for row in db.execute(_WITH_ARTIFACTS, values)]
             if not ids:
@@ -156,15 +153,9 @@ class Keeper:
         row = db.execute("SELECT drop_partition(%s::regclass) AS dropped", [partition]).fetchone()
         return row is not None and bool(row["dropped"])
 
-    def _work_on(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self.turn()
-            except UNAVAILABLE as error:
-                logger.warning("Retention waits, the database does not answer: %s", error)
-            except Exception:
-                logger.exception("The keeper's turn failed.")
-            self._stopped.wait(self._pause_seconds)
+    def _took_turn(self) -> bool:
+        self.turn()
+        return False
 
 
 @contextmanager

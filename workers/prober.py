@@ -7,20 +7,17 @@ from it. What it found is shown; a refused key is an alert.
 
 from __future__ import annotations
 
-import logging
-import threading
 from uuid import UUID
 
 from routing import probing
 from routing.errors import AuthFailed
 from routing.probing import Probed
 from routing.transport import Transport
-from store.database import UNAVAILABLE, Pool
+from store.database import Pool
 from store.vault import Vault, VaultError
 from workers import alerts
 from workers.alerts import Alert
-
-logger = logging.getLogger(__name__)
+from workers.rounds import Rounds
 
 _LOOK_SECONDS = 10.0
 
@@ -33,24 +30,25 @@ class Prober:
         self._transport = transport
         self._vault = vault
         self._pause_seconds = pause_seconds
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work_on, name="prober", daemon=True)
+        self._rounds = Rounds(
+            "prober", self._took_turn, pause_seconds=min(_LOOK_SECONDS, pause_seconds), begins_late=True
+        )
 
     def start(self) -> None:
         """Begin."""
         if self._pause_seconds:
-            self._thread.start()
+            self._rounds.start()
 
     def stop(self) -> None:
         """End, after the provider it is at."""
-        self._stopped.set()
+        self._rounds.stop(wait=False)
 
     def turn(self) -> int:
         """Probe what is due; returns how many providers were taken."""
         with self._pool.connection() as db:
             taken = [row["provider_id"] for row in db.execute(_TAKE, {"pause": self._pause_seconds})]
         for provider_id in taken:
-            if self._stopped.is_set():
+            if self._rounds.is_over:
                 break
             self._probe(provider_id)
         return len(taken)
@@ -72,14 +70,9 @@ class Prober:
             if result.error_class == AuthFailed.error_class:
                 alerts.raise_all(db, [_refused(provider_id, slug, result)])
 
-    def _work_on(self) -> None:
-        while not self._stopped.wait(min(_LOOK_SECONDS, self._pause_seconds)):
-            try:
-                self.turn()
-            except UNAVAILABLE as error:
-                logger.warning("Probes wait, the database does not answer: %s", error)
-            except Exception:
-                logger.exception("The prober's turn failed.")
+    def _took_turn(self) -> bool:
+        self.turn()
+        return False
 
 
 def _refused(provider_id: UUID, slug: str, result: Probed) -> Alert:

@@ -9,7 +9,6 @@ Who dies in between has fired nothing; another scheduler does. The clock is the 
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +23,7 @@ from routing.snapshot import Snapshot, Snapshots
 from store.database import UNAVAILABLE, Pool
 from workers.cron import Cron, CronInvalid, parse
 from workers.firing import Jobs, Moved, Planned, fire, prepare
+from workers.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -66,18 +66,15 @@ class Scheduler:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._snapshots = Snapshots(self._pool, with_keys=False)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work_on, name="scheduler", daemon=True)
+        self._rounds = Rounds("scheduler", self.turn, pause_seconds=_PAUSE_SECONDS)
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """End after the instant it is at."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._rounds.stop()
 
     def turn(self) -> bool:
         """Deal with the schedule that is due longest; False where none is."""
@@ -128,19 +125,6 @@ class Scheduler:
                 ), refusal
             except Moved:
                 logger.info("The configuration changed while schedule %s fired.", planned.name)
-
-    def _work_on(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                busy = self.turn()
-            except UNAVAILABLE as error:
-                busy = False
-                logger.warning("Schedules wait, the database does not answer: %s", error)
-            except Exception:
-                busy = False
-                logger.exception("The scheduler's turn failed.")
-            if not busy:
-                self._stopped.wait(_PAUSE_SECONDS)
 
 
 def _prepared(snapshot: Snapshot, planned: Planned, instant: datetime) -> tuple[Jobs | None, str | None]:

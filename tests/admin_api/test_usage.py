@@ -14,7 +14,7 @@ import pytest
 
 from store.settings import Settings
 from tests.admin_api.conftest import Api, Json, People
-from tests.clock import away_from_the_end_of
+from tests.clock import away_from_the_edges_of
 from tests.usage_rows import Ledger, call
 
 DIMENSIONS = ("provider", "model", "feature", "user", "hour", "day", "week")
@@ -26,7 +26,7 @@ def today() -> datetime:
 
 @pytest.fixture(autouse=True)
 def _one_day() -> None:
-    away_from_the_end_of(3600, least=15)
+    away_from_the_edges_of(3600, least=15)
 
 
 @pytest.fixture

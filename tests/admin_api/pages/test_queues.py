@@ -18,7 +18,7 @@ from tests.admin_api.logins import Person
 from tests.admin_api.nouns import assigned
 from tests.admin_api.pages.conftest import Browse, Browser, said
 from tests.admin_api.test_jobs import JOB
-from tests.clock import away_from_the_end_of
+from tests.clock import away_from_the_edges_of
 from tests.usage_rows import Ledger, call
 from workers import presence
 from workers.presence import Presence
@@ -82,7 +82,7 @@ def test_lanes_and_workers_are_shown_with_what_runs(
     for _ in range(3):
         api.made("/jobs", JOB)
     ((job_id,),) = people.run(_RUN, ["host-a:17"])
-    away_from_the_end_of(60, least=10)
+    away_from_the_edges_of(60, least=10)
     ledger.record(*(call(lane=lane) for _ in range(4)))
     answer = desk.get("/queues")
     shown = said(answer)

@@ -1,0 +1,62 @@
+"""A thread that takes one turn after the other until it is told to stop, whatever becomes of a turn."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from store.database import UNAVAILABLE
+
+logger = logging.getLogger(__name__)
+
+
+class Rounds:
+    """Turns in a thread of their own.
+
+    `turn` says whether there is more to do at once; else, and where it fails, the next one comes
+    `pause_seconds` later. `begins_late`: the first one, too. `name` is the thread's.
+    """
+
+    def __init__(
+        self, name: str, turn: Callable[[], bool], *, pause_seconds: float, begins_late: bool = False
+    ) -> None:
+        self._name = name
+        self._turn = turn
+        self._pause_seconds = pause_seconds
+        self._begins_late = begins_late
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work_on, name=name, daemon=True)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was told to stop, so that a long turn ends where it may."""
+        return self._over.is_set()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, *, wait: bool = True) -> None:
+        """End after the turn that is under way; if wanted, `wait` for that."""
+        self._over.set()
+        if wait and self._thread.is_alive():
+            self._thread.join()
+
+    def pause(self, seconds: float) -> bool:
+        """Sleep inside of a turn. True: no longer, it was told to stop."""
+        return self._over.wait(seconds)
+
+    def _work_on(self) -> None:
+        goes_on = not self._begins_late
+        while not self._over.wait(0 if goes_on else self._pause_seconds):
+            goes_on = self._took_turn()
+
+    def _took_turn(self) -> bool:
+        try:
+            return self._turn()
+        except UNAVAILABLE as error:
+            logger.warning("The %s waits, the database does not answer: %s", self._name, error)
+        except Exception:
+            logger.exception("A turn of the %s failed.", self._name)
+        return False
