@@ -61,7 +61,7 @@ def test_somebody_is_invited_changed_sent_out_and_removed(keeper: Visit, visitin
     keeper.open(person)
     keeper.press("End")
     keeper.told("The session is over")
-    walker.open("/overview")
+    walker.page.wait_for_url("**/login?next=*")  # it asks for news, and leaves by itself
     assert walker.path == "/login"
     walker.check()
     keeper.open(person)
