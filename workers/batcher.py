@@ -104,7 +104,7 @@ class Batcher:
         self._artifacts = artifacts
         self._worker = worker
         self._pause = settings.batch_seconds
-        self._rounds = Rounds("batcher", self._took_turn, pause_seconds=min(1.0, self._pause / 4))
+        self._rounds = Rounds("batcher", self.turn, pause_seconds=min(1.0, self._pause / 4))
 
     def start(self) -> None:
         """Begin."""
@@ -416,10 +416,6 @@ class Batcher:
 
     def _soon(self) -> float:
         return self._pause * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, guards nothing
-
-    def _took_turn(self) -> bool:
-        self.turn()
-        return False
 
 
 def _batchable(snapshot: Snapshot, one: Waiting, now: datetime) -> Plan | None:

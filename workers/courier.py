@@ -51,7 +51,9 @@ class Courier:
         self._pool = pool
         self._transport = transport
         self._vault = vault
-        self._rounds = Rounds("courier", lambda: self.turn() >= _AT_ONCE, pause_seconds=pause_seconds)
+        self._rounds = Rounds(
+            "courier", self.turn, goes_on=lambda taken: taken >= _AT_ONCE, pause_seconds=pause_seconds
+        )
 
     def start(self) -> None:
         """Begin."""

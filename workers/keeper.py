@@ -58,7 +58,7 @@ class Keeper:
         self._pause_seconds = pause_seconds
         # By feature and what is erased: until when all of that has been. A new process reads all of it once.
         self._done: dict[tuple[str, bool, bool], datetime] = {}
-        self._rounds = Rounds("keeper", self._took_turn, pause_seconds=pause_seconds)
+        self._rounds = Rounds("keeper", self.turn, pause_seconds=pause_seconds)
 
     def start(self) -> None:
         """Begin."""
@@ -152,10 +152,6 @@ class Keeper:
     def _dropped(self, db: Connection[DictRow], partition: str) -> bool:
         row = db.execute("SELECT drop_partition(%s::regclass) AS dropped", [partition]).fetchone()
         return row is not None and bool(row["dropped"])
-
-    def _took_turn(self) -> bool:
-        self.turn()
-        return False
 
 
 @contextmanager

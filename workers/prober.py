@@ -31,7 +31,7 @@ class Prober:
         self._vault = vault
         self._pause_seconds = pause_seconds
         self._rounds = Rounds(
-            "prober", self._took_turn, pause_seconds=min(_LOOK_SECONDS, pause_seconds), begins_late=True
+            "prober", self.turn, pause_seconds=min(_LOOK_SECONDS, pause_seconds), begins_late=True
         )
 
     def start(self) -> None:
@@ -69,10 +69,6 @@ class Prober:
             db.execute(_SETTLE, {**values, "error": None if result.ok else result.message[:1000]})
             if result.error_class == AuthFailed.error_class:
                 alerts.raise_all(db, [_refused(provider_id, slug, result)])
-
-    def _took_turn(self) -> bool:
-        self.turn()
-        return False
 
 
 def _refused(provider_id: UUID, slug: str, result: Probed) -> Alert:

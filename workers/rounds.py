@@ -5,24 +5,37 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from store.database import UNAVAILABLE
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+
+def _never(_: object) -> bool:
+    return False
+
 
 class Rounds:
     """Turns in a thread of their own.
 
-    `turn` says whether there is more to do at once; else, and where it fails, the next one comes
-    `pause_seconds` later. `begins_late`: the first one, too. `name` is the thread's.
+    `goes_on` says of what a `turn` returns whether the next one comes at once; else, and where it fails, that
+    comes `pause_seconds` later. `begins_late`: the first one, too. `name` is the thread's.
     """
 
     def __init__(
-        self, name: str, turn: Callable[[], bool], *, pause_seconds: float, begins_late: bool = False
+        self,
+        name: str,
+        turn: Callable[[], T],
+        *,
+        pause_seconds: float,
+        goes_on: Callable[[T], bool] = _never,
+        begins_late: bool = False,
     ) -> None:
         self._name = name
-        self._turn = turn
+        self._turn: Callable[[], bool] = lambda: goes_on(turn())
         self._pause_seconds = pause_seconds
         self._begins_late = begins_late
         self._over = threading.Event()

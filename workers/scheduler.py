@@ -66,7 +66,7 @@ class Scheduler:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._snapshots = Snapshots(self._pool, with_keys=False)
-        self._rounds = Rounds("scheduler", self.turn, pause_seconds=_PAUSE_SECONDS)
+        self._rounds = Rounds("scheduler", self.turn, goes_on=bool, pause_seconds=_PAUSE_SECONDS)
 
     def start(self) -> None:
         """Begin."""

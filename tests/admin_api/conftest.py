@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -24,6 +23,7 @@ from store.ids import new_id
 from store.settings import Settings
 from store.tables import Admin
 from store.vault import Keyring
+from tests.workers.conftest import until
 from workers.client import Client
 
 Json = dict[str, Any]
@@ -130,10 +130,7 @@ class Server:
 
     def finish(self) -> None:
         """Wait until no request is under way."""
-        until = time.monotonic() + 20
-        while self._server.server_state.tasks:
-            assert time.monotonic() < until, "a request does not end"
-            time.sleep(0.005)
+        until(lambda: not self._server.server_state.tasks, seconds=20)
 
     def stop(self) -> None:
         self._server.should_exit = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ from playwright.sync_api import expect
 from standalone.up import FIRST_ADMIN
 from tests.ui.browser import barriers
 from tests.ui.conftest import Installation, Visitors
+from tests.workers.conftest import until
 
 FEATURE = "cover_letter"
 
@@ -27,10 +27,8 @@ def weighted(installation: Installation) -> Iterator[str]:
             "POST", "/api/v1/jobs", {"feature": FEATURE, "input": {"profile": "A cook", "job": "Chef"}}
         )
         assert api.call("GET", f"/api/v1/jobs/{job['id']}?wait=30")["state"] == "succeeded"
-        until = time.monotonic() + 20  # it is counted a second later, and the page does not ask again
-        while not api.call("GET", f"/api/v1/usage/stats?feature={FEATURE}")["totals"]["calls"]:
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        # It is counted a second later, and the page does not ask again.
+        until(lambda: api.call("GET", f"/api/v1/usage/stats?feature={FEATURE}")["totals"]["calls"])
         yield f"/assignments/{FEATURE}"
         api.call("PATCH", path, {"strategy": found[FEATURE]["strategy"]})
 
